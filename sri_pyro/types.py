@@ -1,0 +1,164 @@
+"""What travels between the rooms: batches of tokens, draws of z, numbers with their error, and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+PAD: Final = 0
+"""Fills a row after its end; never scored."""
+UNK: Final = 1
+"""Stands for every word outside the vocabulary."""
+BOS: Final = 2
+"""Fed to a decoder before the first word; never predicted, so never counted in a perplexity."""
+EOS: Final = 3
+"""Ends a sentence; predicted and counted."""
+SPECIAL_SYMBOLS: Final = ("<pad>", "<unk>", "<s>", "</s>")
+"""The four reserved entries of a vocabulary, in the order of their ids."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of B sentences, padded to T predicted tokens.
+
+    A row holds the words, then ``EOS``, then ``PAD``. ``BOS`` is not stored: decoders put it in
+    front of their inputs themselves. The number of predicted tokens of a row counts ``EOS``.
+
+    Attributes:
+        tokens: Token ids, int64, shape [B, T].
+        ids: Which example of the corpus each row is, int64, shape [B]; persistent chains and keyed
+            noise find their own by it.
+
+    Raises:
+        ValueError: If the shapes disagree or a token id is negative.
+
+    Example:
+        >>> batch = Batch(torch.tensor([[7, 5, EOS], [9, EOS, PAD]]))
+        >>> len(batch), batch.lengths.tolist(), batch.mask.sum().item()
+        (2, [3, 2], 5)
+    """
+
+    tokens: Tensor
+    ids: Tensor = field(default=None)  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or self.tokens.dtype != torch.int64:
+            raise ValueError(
+                "tokens must be int64 of shape [sentences, positions]; got "
+                f"{self.tokens.dtype} of shape {tuple(self.tokens.shape)}. Pad rows with PAD = {PAD}."
+            )
+        if self.ids is None:
+            ids = torch.arange(len(self.tokens), device=self.tokens.device)
+            object.__setattr__(self, "ids", ids)
+        if self.ids.shape != self.tokens.shape[:1]:
+            raise ValueError(
+                f"ids must have one entry per sentence, shape ({len(self.tokens)},); "
+                f"got {tuple(self.ids.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a token is predicted, shape [B, T]."""
+        return self.tokens != PAD
+
+    @property
+    def lengths(self) -> Tensor:
+        """Predicted tokens per sentence, the end of sentence included, shape [B]."""
+        return self.mask.sum(-1)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.tokens.to(device), self.ids.to(device))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Samples of z for one batch, and what is known about them.
+
+    Attributes:
+        z: Positions, shape [S, B, D]. Carries a graph only if the sampler is reparameterised.
+        log_q: Log-density of each draw in nats, shape [S, B]; None if the sampler has no density.
+        info: Diagnostics by name. Never needed to continue a chain.
+
+    Raises:
+        ValueError: If ``log_q`` does not have one value per draw.
+
+    Example:
+        >>> Draws(torch.zeros(5, 2, 32)).num_samples
+        5
+    """
+
+    z: Tensor
+    log_q: Tensor | None = None
+    info: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.z.ndim != 3:
+            raise ValueError(
+                "z must have shape [samples, sentences, latent dimensions]; "
+                f"got {tuple(self.z.shape)}."
+            )
+        if self.log_q is not None and self.log_q.shape != self.z.shape[:-1]:
+            raise ValueError(
+                f"log_q must have one value per draw, shape {tuple(self.z.shape[:-1])} (z without its "
+                f"last axis); got {tuple(self.log_q.shape)}. Sum the density over the latent axis "
+                "before building Draws."
+            )
+
+    @property
+    def num_samples(self) -> int:
+        """How many draws of each sentence's z there are."""
+        return self.z.shape[0]
+
+    def detach(self) -> Draws:
+        """The same draws without a graph."""
+        log_q = None if self.log_q is None else self.log_q.detach()
+        return replace(self, z=self.z.detach(), log_q=log_q)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come; what annealing schedules read.
+
+    Attributes:
+        step: Weight updates done so far.
+        epoch: Passes over the data done so far, as a fraction.
+    """
+
+    step: int
+    epoch: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and what is known about its error.
+
+    Attributes:
+        value: The estimate.
+        se: Its standard error; NaN if there is none.
+        num_samples: What the error averages over (sentences, unless the docs of the metric say else).
+        method: The estimator's name, where more than one is in use.
+
+    Example:
+        >>> str(Estimate(96.4, 0.6, 500))
+        '96.4 ± 0.6'
+    """
+
+    value: float
+    se: float
+    num_samples: int
+    method: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.se:.2g}"
+
+    def interval(self, z: float = 1.96) -> tuple[float, float]:
+        """The normal interval ``value ± z se``; 95 % by default."""
+        return self.value - z * self.se, self.value + z * self.se
