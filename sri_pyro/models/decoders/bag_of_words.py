@@ -1,0 +1,59 @@
+"""A decoder without memory: every token is drawn from one law that z chooses."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sri_pyro.models.decoders.base import Decoder, State, require_rate
+from sri_pyro.types import PAD
+
+
+class BagOfWordsDecoder(Decoder):
+    r"""Independent tokens until the end is drawn: :math:`p(x \mid z) = \prod_t \operatorname{softmax}(f(z))_{x_t}`.
+
+    The end of the sentence is one of the tokens, so this is a proper law over sentences; it knows
+    topics, not order. What z explains here, no recurrent network could have explained instead.
+
+    Args:
+        vocab_size: V.
+        latent_dim: D.
+        hidden: Width of the hidden layer of f.
+        dropout: Rate on the hidden layer, while training weights only.
+        max_length: The most tokens ``generate`` writes.
+
+    Example:
+        >>> decoder = BagOfWordsDecoder(vocab_size=50, latent_dim=4, hidden=8)
+        >>> decoder.log_likelihood(torch.zeros(2, 4), torch.tensor([[7, 3], [3, 0]])).shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        latent_dim: int = 32,
+        hidden: int = 256,
+        dropout: float = 0.0,
+        max_length: int = 60,
+    ) -> None:
+        super().__init__(vocab_size, latent_dim, max_length)
+        require_rate(dropout=dropout)
+        self.dropout = dropout
+        self.hidden = nn.Linear(latent_dim, hidden)
+        self.output = nn.Linear(hidden, vocab_size)
+
+    def begin(self, z: Tensor) -> Tensor:
+        """The logits of every token, [N, V]."""
+        hidden = F.dropout(torch.tanh(self.hidden(z)), self.dropout, self.training)
+        logits: Tensor = self.output(hidden)
+        return logits
+
+    def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
+        """The same logits again."""
+        return state, state
+
+    def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities of the tokens, shape [N, T]."""
+        log_probs = torch.log_softmax(self.begin(z), -1).gather(-1, tokens)
+        return torch.where(tokens == PAD, 0.0, log_probs)

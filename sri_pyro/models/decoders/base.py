@@ -1,0 +1,148 @@
+"""Decoder: what every p(x | z) over sentences offers, and all that does not depend on its architecture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sri_pyro.models.sequences import Strategy, TokenSequence
+from sri_pyro.target import ConditionedLikelihood
+from sri_pyro.types import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK, Batch
+
+State = Any
+"""What a decoder carries from token to token; its own business."""
+
+
+class Decoder(nn.Module, ABC):
+    r"""An autoregressive likelihood :math:`p_\theta(x \mid z) = \prod_t p_\theta(x_t \mid x_{<t}, z)`.
+
+    A leaf says how tokens are scored under teacher forcing (``token_log_probs``) and how a sentence is
+    continued (``begin``, ``advance``). It may add an exact fast route (``condition``).
+
+    Args:
+        vocab_size: V, the special symbols included.
+        latent_dim: D; 0 makes a language model.
+        max_length: The most tokens ``generate`` writes.
+
+    Raises:
+        ValueError: If a size is out of range.
+    """
+
+    def __init__(self, vocab_size: int, latent_dim: int, max_length: int) -> None:
+        super().__init__()
+        if vocab_size <= len(SPECIAL_SYMBOLS):
+            raise ValueError(
+                f"vocab_size must exceed the {len(SPECIAL_SYMBOLS)} special symbols; got {vocab_size}."
+            )
+        if latent_dim < 0 or max_length < 1:
+            raise ValueError(
+                f"latent_dim must be at least 0 and max_length at least 1; got {latent_dim} and "
+                f"{max_length}."
+            )
+        self.vocab_size = vocab_size
+        self.latent_dim = latent_dim
+        self.max_length = max_length
+
+    @abstractmethod
+    def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of every token given those before it and z, in nats, 0 at ``PAD``.
+
+        Args:
+            z: Codes, shape [N, D].
+            tokens: Ids, shape [N, T].
+
+        Returns:
+            Shape [N, T].
+        """
+
+    @abstractmethod
+    def begin(self, z: Tensor) -> State:
+        """The state before the first token, for codes [N, D]."""
+
+    @abstractmethod
+    def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits [N, V] of the token after ``token`` [N], and the state after it."""
+
+    def condition(self, batch: Batch) -> ConditionedLikelihood | None:
+        """An exact fast route to log p(x | z) and its z-gradient for one batch; None if there is none.
+
+        A decoder that has one computes here, once per batch, all that does not depend on z. The route
+        never has dropout and never touches a weight's gradient.
+        """
+        return None
+
+    def forward(self, z: Tensor, batch: Batch | None = None) -> TokenSequence:
+        """p(x | z) for codes of shape [..., D]; samples are as long as the batch, or ``max_length``."""
+        length = self.max_length if batch is None else batch.tokens.shape[1]
+        return TokenSequence(self, z, length)
+
+    def log_likelihood(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Log p(tokens | z) in nats: z [..., D] and tokens [..., T] broadcast to [...].
+
+        In training mode dropout is active; see ``Target`` for the route that inference takes.
+
+        Raises:
+            ValueError: If an id lies outside the vocabulary.
+        """
+        if tokens.numel() and (int(tokens.max()) >= self.vocab_size or int(tokens.min()) < 0):
+            raise ValueError(
+                f"token ids must lie in [0, {self.vocab_size}); got {int(tokens.min())} to "
+                f"{int(tokens.max())}. Encode the text with the vocabulary this decoder was built for."
+            )
+        shape = torch.broadcast_shapes(z.shape[:-1], tokens.shape[:-1])
+        z = z.expand(*shape, z.shape[-1]).reshape(shape.numel(), z.shape[-1])
+        tokens = tokens.expand(*shape, tokens.shape[-1]).reshape(-1, tokens.shape[-1])
+        return self.token_log_probs(z, tokens).sum(-1).reshape(shape)
+
+    @torch.no_grad()
+    def generate(
+        self, z: Tensor, max_length: int | None = None, strategy: Strategy | None = None
+    ) -> Tensor:
+        """Write sentences for codes z [..., D]: ids of shape [..., max_length], ``PAD`` after the end.
+
+        Args:
+            z: Codes.
+            max_length: The most tokens; the decoder's own ``max_length`` by default.
+            strategy: How tokens are chosen; ancestral sampling by default.
+        """
+        strategy = strategy or Strategy()
+        length = max_length or self.max_length
+        codes = z.reshape(z.shape[:-1].numel(), z.shape[-1])
+        state = self.begin(codes)
+        token = torch.full((len(codes),), BOS, dtype=torch.int64, device=z.device)
+        tokens = torch.full((len(codes), length), PAD, dtype=torch.int64, device=z.device)
+        ended = torch.zeros(len(codes), dtype=torch.bool, device=z.device)
+        for t in range(length):
+            if bool(ended.all()):
+                break
+            logits, state = self.advance(token, codes, state)
+            token = strategy.choose(logits)
+            tokens[:, t] = torch.where(ended, PAD, token)
+            ended |= token == EOS
+        return tokens.reshape(*z.shape[:-1], length)
+
+
+def shifted(tokens: Tensor) -> Tensor:
+    """Decoder inputs: ``BOS``, then every token but the last, shape [N, T]."""
+    return torch.cat([torch.full_like(tokens[:, :1], BOS), tokens[:, :-1]], dim=1)
+
+
+def drop_words(inputs: Tensor, rate: float) -> Tensor:
+    """Replace each input word by ``UNK`` with probability ``rate``, so that z must carry it.
+
+    References:
+        Word dropout: Bowman, Vilnis, Vinyals, Dai, Jozefowicz, Bengio (2016).
+    """
+    words = (inputs != BOS) & (inputs != PAD)
+    dropped = words & (torch.rand(inputs.shape, device=inputs.device) < rate)
+    return torch.where(dropped, UNK, inputs)
+
+
+def require_rate(**rates: float) -> None:
+    """Raise unless every named dropout rate lies in [0, 1)."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} must lie in [0, 1); got {rate}.")

@@ -1,0 +1,195 @@
+r"""The exact fast route of the LSTM decoder: log p(x | z) and its z-gradient, weights fixed.
+
+Three ideas. What does not depend on z is computed once per batch. The softmax gradient is attention
+over the vocabulary, :math:`\partial \log p(y \mid h)/\partial h = w_y - \mathbb{E}_{v \sim p}[w_v]`, so a fused
+kernel computes it and no token-by-vocabulary tensor is stored. The reverse pass is written out and
+computes no weight gradient.
+
+Axes: S draws, B sentences, T tokens, D latent dimensions, H hidden units, V words. Inside a step,
+matrices are (features, S B), so that weights multiply from the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sri_pyro.types import PAD, Batch
+
+if TYPE_CHECKING:
+    from sri_pyro.models.decoders.recurrent import LSTMDecoder
+
+ROWS_PER_CHUNK = 4096
+"""Tokens whose logits exist at once where the fused kernel is not to be had."""
+
+
+def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Mean output weight under the softmax, and its log-normaliser, for every hidden state.
+
+    .. math:: \bar w(h) = \sum_v \operatorname{softmax}(W h + b)_v\, w_v, \qquad
+              \ell(h) = \log \sum_v e^{w_v \cdot h + b_v}
+
+    Returns:
+        :math:`\bar w`, shape [N, H], and :math:`\ell`, shape [N].
+    """
+    if h_NH.device.type == "cpu":
+        # The fused CPU kernel gives the log-normaliser along with the mean; the public wrapper drops it.
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            h_NH[None, None],
+            weight_VH[None, None],
+            weight_VH[None, None],
+            attn_mask=bias_V.expand(1, 1, len(h_NH), -1),
+            scale=1.0,
+        )
+        return out[0, 0], lse.reshape(-1)
+    means, normalisers = [], []
+    for chunk in h_NH.split(ROWS_PER_CHUNK):
+        logits = torch.addmm(bias_V, chunk, weight_VH.T)
+        lse = logits.logsumexp(-1)
+        means.append((logits - lse[:, None]).exp_() @ weight_VH)
+        normalisers.append(lse)
+    return torch.cat(means), torch.cat(normalisers)
+
+
+@dataclass(frozen=True)
+class ConditionedLSTM:
+    """One batch's log p(x | z) as a function of z alone; ``build`` makes it from a decoder.
+
+    Gate rows are in PyTorch's order: input, forget, cell, output.
+    """
+
+    token_gates_TGB: Tensor
+    recurrent_GH: Tensor
+    code_to_gates_GD: Tensor
+    code_to_start_HD: Tensor
+    start_bias_H: Tensor
+    hidden_wiring: bool
+    real_TB: Tensor
+    target_weight_NH: Tensor
+    target_bias_N: Tensor
+    output_weight_VH: Tensor
+    output_bias_V: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def build(cls, decoder: LSTMDecoder, batch: Batch) -> ConditionedLSTM:
+        """Everything that does not depend on z: token-side gate inputs and target rows."""
+        from sri_pyro.models.decoders.base import shifted
+
+        cell, output = decoder.cell, decoder.output
+        width = decoder.embedding.embedding_dim
+        tokens_TB = batch.tokens.T
+        words = decoder.embedding(shifted(batch.tokens).T)
+        input_weight = cell.weight_ih_l0
+        gates = words @ input_weight[:, :width].T + (cell.bias_ih_l0 + cell.bias_hh_l0)
+        real = tokens_TB != PAD
+        targets = tokens_TB[real]
+        hidden = cell.hidden_size
+        start = decoder.start
+        no_bias = start is None or start.bias is None
+        return cls(
+            token_gates_TGB=gates.mT.contiguous(),
+            recurrent_GH=cell.weight_hh_l0.detach(),
+            code_to_gates_GD=input_weight[:, width:].contiguous(),
+            code_to_start_HD=words.new_zeros(hidden, 0) if start is None else start.weight.detach(),
+            start_bias_H=words.new_zeros(hidden) if no_bias else start.bias.detach(),  # type: ignore[union-attr]
+            hidden_wiring=decoder.wiring == "hidden",
+            real_TB=real,
+            target_weight_NH=output.weight.detach()[targets],
+            target_bias_N=(
+                words.new_zeros(len(targets)) if output.bias is None else output.bias[targets]
+            ),
+            output_weight_VH=output.weight.detach(),
+            output_bias_V=(
+                words.new_zeros(decoder.vocab_size) if output.bias is None else output.bias.detach()
+            ),
+        )
+
+    @torch.no_grad()
+    def value(self, z: Tensor) -> Tensor:
+        """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
+        hidden, _ = self._forward(z, keep=False)
+        log_probs, _ = self._score(hidden, z.shape[0])
+        return log_probs
+
+    @torch.no_grad()
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]."""
+        hidden, saved = self._forward(z, keep=True)
+        log_probs, hidden_grad = self._score(hidden, z.shape[0])
+        return log_probs, self._backward(hidden_grad, saved, z.shape)
+
+    def _start(self, z_DN: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.addmm(self.start_bias_H[:, None], self.code_to_start_HD, z_DN)
+        if self.hidden_wiring:
+            return state, torch.zeros_like(state)
+        return torch.tanh(state), state
+
+    def _forward(self, z: Tensor, keep: bool) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """Hidden states [T, H, N], and what the reverse pass needs of every step."""
+        num_draws, batch, dim = z.shape
+        z_DN = z.reshape(num_draws * batch, dim).T
+        code_gates = self.code_to_gates_GD @ z_DN
+        h, c = self._start(z_DN)
+        saved: list[tuple[Tensor, ...]] = [(h, c)] if keep else []
+        states = []
+        for token_gates in self.token_gates_TGB:
+            gates = torch.addmm(code_gates, self.recurrent_GH, h)
+            gates.view(-1, num_draws, batch).add_(token_gates[:, None])
+            i, f, g, o = gates.chunk(4)
+            i, f, g, o = i.sigmoid_(), f.sigmoid_(), g.tanh_(), o.sigmoid_()
+            new_c = torch.addcmul(f * c, i, g)
+            squashed = new_c.tanh()
+            if keep:
+                saved.append((i, f, g, o, c, squashed))
+            h, c = o * squashed, new_c
+            states.append(h)
+        return torch.stack(states), saved
+
+    def _score(self, hidden_THN: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
+        """Log-likelihoods [S, B] and their gradient in the hidden states [T, H, N]."""
+        length, units, columns = hidden_THN.shape
+        by_token = hidden_THN.view(length, units, num_draws, -1).permute(0, 3, 2, 1)
+        rows = by_token[self.real_TB]  # [real tokens, S, H]
+        flat = rows.reshape(-1, units)
+        mean_weight, normaliser = vocabulary_attention(
+            flat, self.output_weight_VH, self.output_bias_V
+        )
+        logit = (
+            torch.einsum("nsh,nh->ns", rows, self.target_weight_NH) + self.target_bias_N[:, None]
+        )
+        log_probs = rows.new_zeros(length, by_token.shape[1], num_draws)
+        log_probs[self.real_TB] = logit - normaliser.view(-1, num_draws)
+        grad = rows.new_zeros(by_token.shape)
+        grad[self.real_TB] = self.target_weight_NH[:, None] - mean_weight.view(rows.shape)
+        return log_probs.sum(0).T, grad.permute(0, 3, 2, 1).reshape(length, units, columns)
+
+    def _backward(
+        self, hidden_grad_THN: Tensor, saved: list[tuple[Tensor, ...]], shape: torch.Size
+    ) -> Tensor:
+        """Pull the gradient in the hidden states back to z [S, B, D]."""
+        dh: Tensor = torch.zeros_like(hidden_grad_THN[0])
+        dc = torch.zeros_like(dh)
+        gate_sum = dh.new_zeros(4 * dh.shape[0], dh.shape[1])
+        for t in range(len(hidden_grad_THN) - 1, -1, -1):
+            i, f, g, o, c, squashed = saved[t + 1]
+            dh = dh + hidden_grad_THN[t]
+            dc = torch.addcmul(dc, dh * o, 1 - squashed * squashed)
+            gates = torch.cat(
+                [
+                    dc * g * i * (1 - i),
+                    dc * c * f * (1 - f),
+                    dc * i * (1 - g * g),
+                    dh * squashed * o * (1 - o),
+                ]
+            )
+            gate_sum += gates
+            dc = dc * f
+            dh = self.recurrent_GH.T @ gates
+        h0, _ = saved[0]
+        start = dh if self.hidden_wiring else dc + dh * (1 - h0 * h0)
+        grad = torch.addmm(self.code_to_start_HD.T @ start, self.code_to_gates_GD.T, gate_sum)
+        return grad.T.reshape(shape)

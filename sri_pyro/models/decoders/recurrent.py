@@ -1,0 +1,201 @@
+"""Recurrent decoders: an LSTM in both published wirings, and a GRU."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sri_pyro.models.decoders.base import Decoder, State, drop_words, require_rate, shifted
+from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
+from sri_pyro.target import ConditionedLikelihood
+from sri_pyro.types import PAD, Batch
+
+Wiring = Literal["hidden", "cell"]
+Initialisation = Literal["uniform", "small_uniform"]
+
+
+class RecurrentDecoder(Decoder):
+    """What LSTM and GRU decoders share: z starts the network and is concatenated to every embedding.
+
+    Args:
+        vocab_size: V.
+        latent_dim: D.
+        embedding: Width of a word embedding.
+        hidden: Width of the hidden state.
+        dropout: Rate on word embeddings and on hidden states, while training weights only.
+        word_dropout: Share of input words replaced by the unknown word, while training weights only.
+        output_bias: Whether the output layer has a bias.
+        initialisation: ``uniform``: U(-0.1, 0.1) everywhere (Kim et al. 2018; the authors' release);
+            ``small_uniform``: U(-0.01, 0.01), embeddings U(-0.1, 0.1) (He et al. 2019).
+        max_length: The most tokens ``generate`` writes.
+        cell: The recurrent network.
+    """
+
+    def __init__(
+        self,
+        cell: nn.LSTM | nn.GRU,
+        vocab_size: int,
+        latent_dim: int,
+        embedding: int,
+        hidden: int,
+        dropout: float,
+        word_dropout: float,
+        output_bias: bool,
+        max_length: int,
+    ) -> None:
+        super().__init__(vocab_size, latent_dim, max_length)
+        if embedding < 1 or hidden < 1:
+            raise ValueError(
+                f"embedding and hidden must be at least 1; got {embedding} and {hidden}."
+            )
+        require_rate(dropout=dropout, word_dropout=word_dropout)
+        self.dropout = dropout
+        self.word_dropout = word_dropout
+        self.embedding = nn.Embedding(vocab_size, embedding, padding_idx=PAD)
+        self.cell = cell
+        self.output = nn.Linear(hidden, vocab_size, bias=output_bias)
+
+    def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Teacher-forced log-probabilities, shape [N, T]; the vocabulary is met at real tokens only."""
+        inputs = shifted(tokens)
+        if self.training and self.word_dropout:
+            inputs = drop_words(inputs, self.word_dropout)
+        words = F.dropout(self.embedding(inputs), self.dropout, self.training)
+        codes = z[:, None].expand(-1, tokens.shape[1], -1)
+        states, _ = self.cell(torch.cat([words, codes], -1), self.begin(z))
+        states = F.dropout(states, self.dropout, self.training)
+        real = tokens != PAD
+        logits = self.output(states[real])
+        log_probs = z.new_zeros(tokens.shape)
+        log_probs[real] = -F.cross_entropy(logits, tokens[real], reduction="none")
+        return log_probs
+
+    def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token further."""
+        word = torch.cat([self.embedding(token), z], -1)
+        states, state = self.cell(word[:, None], state)
+        return self.output(states[:, 0]), state
+
+
+class LSTMDecoder(RecurrentDecoder):
+    r"""A one-layer LSTM, in the two wirings the literature uses.
+
+    ``hidden`` (Kim et al. 2018 and the authors' release): :math:`h_0 = W z + b,\; c_0 = 0`.
+    ``cell`` (He et al. 2019): :math:`c_0 = W z,\; h_0 = \tanh c_0`.
+    In both, z is concatenated to every word embedding. With ``latent_dim = 0`` both start at zero.
+
+    Args:
+        vocab_size: V.
+        latent_dim: D.
+        embedding: Width of a word embedding.
+        hidden: Width of the hidden state.
+        wiring: Where z enters the initial state.
+        dropout: Rate on word embeddings and on hidden states, while training weights only.
+        word_dropout: Share of input words replaced by the unknown word, while training weights only.
+        output_bias: Whether the output layer has a bias (Kim et al.: yes; He et al.: no).
+        initialisation: ``uniform``: U(-0.1, 0.1) everywhere (Kim et al.); ``small_uniform``:
+            U(-0.01, 0.01), embeddings U(-0.1, 0.1) (He et al.).
+        max_length: The most tokens ``generate`` writes.
+
+    Example:
+        >>> decoder = LSTMDecoder(vocab_size=50, latent_dim=32, embedding=8, hidden=16)
+        >>> law = decoder(torch.zeros(5, 2, 32), Batch(torch.tensor([[7, 3], [3, 0]])))
+        >>> law.log_prob(torch.tensor([[7, 3], [3, 0]])).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        latent_dim: int = 32,
+        embedding: int = 128,
+        hidden: int = 256,
+        wiring: Wiring = "hidden",
+        dropout: float = 0.5,
+        word_dropout: float = 0.0,
+        output_bias: bool = True,
+        initialisation: Initialisation = "uniform",
+        max_length: int = 60,
+    ) -> None:
+        cell = nn.LSTM(embedding + latent_dim, hidden, batch_first=True)
+        super().__init__(
+            cell, vocab_size, latent_dim, embedding, hidden,
+            dropout, word_dropout, output_bias, max_length,
+        )  # fmt: skip
+        self.wiring = wiring
+        self.start = nn.Linear(latent_dim, hidden, bias=wiring == "hidden") if latent_dim else None
+        initialise(self, initialisation)
+
+    def begin(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden and cell state before the first token, each [1, N, H]."""
+        if self.start is None:
+            zeros = z.new_zeros(1, len(z), self.cell.hidden_size)
+            return zeros, zeros
+        state = self.start(z)[None]
+        if self.wiring == "hidden":
+            return state, torch.zeros_like(state)
+        return torch.tanh(state), state
+
+    def condition(self, batch: Batch) -> ConditionedLikelihood:
+        """The explicit gradient with the softmax as attention; equal to autograd."""
+        return ConditionedLSTM.build(self, batch)
+
+
+class GRUDecoder(RecurrentDecoder):
+    r"""A one-layer GRU with :math:`h_0 = W z + b` and z concatenated to every word embedding.
+
+    Args:
+        vocab_size: V.
+        latent_dim: D.
+        embedding: Width of a word embedding.
+        hidden: Width of the hidden state.
+        dropout: Rate on word embeddings and on hidden states, while training weights only.
+        word_dropout: Share of input words replaced by the unknown word, while training weights only.
+        output_bias: Whether the output layer has a bias.
+        initialisation: As for ``LSTMDecoder``.
+        max_length: The most tokens ``generate`` writes.
+
+    Example:
+        >>> decoder = GRUDecoder(vocab_size=50, latent_dim=4, embedding=8, hidden=16)
+        >>> decoder.generate(torch.zeros(3, 4), max_length=6).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        latent_dim: int = 32,
+        embedding: int = 128,
+        hidden: int = 256,
+        dropout: float = 0.5,
+        word_dropout: float = 0.0,
+        output_bias: bool = True,
+        initialisation: Initialisation = "uniform",
+        max_length: int = 60,
+    ) -> None:
+        cell = nn.GRU(embedding + latent_dim, hidden, batch_first=True)
+        super().__init__(
+            cell, vocab_size, latent_dim, embedding, hidden,
+            dropout, word_dropout, output_bias, max_length,
+        )  # fmt: skip
+        self.start = nn.Linear(latent_dim, hidden) if latent_dim else None
+        initialise(self, initialisation)
+
+    def begin(self, z: Tensor) -> Tensor:
+        """The hidden state before the first token, [1, N, H]."""
+        if self.start is None:
+            return z.new_zeros(1, len(z), self.cell.hidden_size)
+        return self.start(z)[None]  # type: ignore[no-any-return]
+
+
+def initialise(decoder: RecurrentDecoder, how: Initialisation) -> None:
+    """Draw all weights and biases from the published uniform laws; see ``LSTMDecoder``."""
+    if how not in ("uniform", "small_uniform"):
+        raise ValueError(f"unknown initialisation {how!r}; known: small_uniform, uniform.")
+    width = 0.1 if how == "uniform" else 0.01
+    for parameter in decoder.parameters():
+        nn.init.uniform_(parameter, -width, width)
+    nn.init.uniform_(decoder.embedding.weight, -0.1, 0.1)

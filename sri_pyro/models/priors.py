@@ -1,0 +1,87 @@
+"""Priors: modules whose forward returns a Pyro distribution over one sentence's code z, built afresh."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+
+class Prior(nn.Module, ABC):
+    """p(z): a module that answers with a distribution of event shape [D].
+
+    Attributes:
+        dim: D.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(self) -> dist.TorchDistribution:
+        """The distribution at the current weights, without batch axes."""
+
+
+def _require_dim(dim: int, least: int) -> int:
+    if dim < least:
+        raise ValueError(f"dim must be at least {least}; got {dim}.")
+    return dim
+
+
+class StandardNormal(Prior):
+    r"""The prior :math:`p(z) = \mathcal{N}(0, I_D)`.
+
+    With ``dim = 0`` there is no code at all, and a decoder on top of it is a plain language model.
+
+    Args:
+        dim: Latent dimension :math:`D`.
+
+    Example:
+        >>> StandardNormal(dim=32)().event_shape
+        torch.Size([32])
+    """
+
+    loc: Tensor
+
+    def __init__(self, dim: int = 32) -> None:
+        super().__init__()
+        self.dim = _require_dim(dim, least=0)
+        self.register_buffer("loc", torch.zeros(dim))
+
+    def forward(self) -> dist.TorchDistribution:
+        """N(0, I)."""
+        return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+
+
+class GaussianMixture(Prior):
+    r"""A learnable mixture :math:`p(z) = \sum_c \pi_c\, \mathcal{N}(\mu_c, \operatorname{diag} \sigma_c^2)`.
+
+    Its weights climb :math:`\log p(z_K)` together with the decoder's.
+
+    Args:
+        dim: Latent dimension :math:`D`.
+        components: Number of components.
+        spread: Standard deviation of the initial means; they must differ, or they never part.
+
+    Example:
+        >>> prior = GaussianMixture(dim=4, components=3)
+        >>> prior().log_prob(prior().sample((7,))).shape
+        torch.Size([7])
+    """
+
+    def __init__(self, dim: int = 32, components: int = 10, spread: float = 1.0) -> None:
+        super().__init__()
+        if components < 1:
+            raise ValueError(f"components must be at least 1; got {components}.")
+        self.dim = _require_dim(dim, least=1)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(spread * torch.randn(components, dim))
+        self.log_scales = nn.Parameter(torch.zeros(components, dim))
+
+    def forward(self) -> dist.TorchDistribution:
+        """The mixture at the current weights."""
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=self.logits),
+            dist.Normal(self.means, self.log_scales.exp()).to_event(1),
+        )

@@ -1,0 +1,103 @@
+"""The text model: a prior and a decoder, as a Pyro program and as a target for inference."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from sri_pyro.models.decoders.base import Decoder
+from sri_pyro.models.priors import Prior, StandardNormal
+from sri_pyro.target import AutogradLikelihood, Target
+from sri_pyro.types import Batch
+
+
+class LatentTextModel(nn.Module):
+    r"""Sentences with a code each: :math:`z \sim p_\theta(z),\; x \mid z \sim p_\theta(x \mid z)`.
+
+    Calling the model runs the Pyro program: one plate ``sentences``, two sites ``z`` and ``x``. The same
+    two distributions make the ``target`` of a batch. Weights are plain parameters: train them with
+    ``torch.optim``; Pyro's parameter store stays empty.
+
+    Args:
+        prior: p(z).
+        decoder: p(x | z).
+
+    Raises:
+        ValueError: If prior and decoder disagree about the latent dimension.
+
+    Example:
+        >>> from sri_pyro.models import LSTMDecoder, StandardNormal
+        >>> decoder = LSTMDecoder(vocab_size=50, latent_dim=4, embedding=8, hidden=16)
+        >>> model = LatentTextModel(StandardNormal(dim=4), decoder)
+        >>> target = model.target(Batch(torch.tensor([[7, 9, 3], [8, 3, 0]])))
+        >>> target.log_joint(target.sample_prior(5)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, prior: Prior, decoder: Decoder) -> None:
+        super().__init__()
+        if prior.dim != decoder.latent_dim:
+            raise ValueError(
+                f"prior and decoder must agree about z: the prior has dim = {prior.dim}, the decoder "
+                f"latent_dim = {decoder.latent_dim}."
+            )
+        self.prior = prior
+        self.decoder = decoder
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The generative story, as a Pyro program; returns the (observed) tokens."""
+        with pyro.plate("sentences", len(batch), dim=-1):
+            z = pyro.sample("z", self.prior())
+            x: Tensor = pyro.sample("x", self.decoder(z, batch), obs=batch.tokens)
+        return x
+
+    def target(self, batch: Batch, dropout_in_inference: bool = False) -> Target:
+        """The log joint of a batch at the current weights.
+
+        Args:
+            batch: Tokens.
+            dropout_in_inference: Let the sampler see the decoder's dropout, with a fresh mask for every
+                gradient, as the authors' release does. Off by default: a moving target has no posterior.
+        """
+        prior = self.prior()
+
+        def log_likelihood(z: Tensor) -> Tensor:
+            log_prob: Tensor = self.decoder(z, batch).log_prob(batch.tokens)
+            return log_prob
+
+        def sample_prior(num_samples: int) -> Tensor:
+            with torch.no_grad():
+                z: Tensor = prior.sample((num_samples, len(batch)))
+            return z
+
+        fast = None if dropout_in_inference else self.decoder.condition(batch)
+        module = None if dropout_in_inference else self.decoder
+        return Target(
+            log_prior=prior.log_prob,
+            log_likelihood=log_likelihood,
+            sample_prior=sample_prior,
+            batch_size=len(batch),
+            dim=self.prior.dim,
+            batch=batch,
+            conditioned=fast or AutogradLikelihood(log_likelihood, module),
+        )
+
+
+class LanguageModel(LatentTextModel):
+    """A decoder without z, the first baseline: the same program with a code of no dimensions.
+
+    It is trained, evaluated and reported like any other model; its log p(x) is exact.
+
+    Args:
+        decoder: A decoder with ``latent_dim = 0``.
+
+    Example:
+        >>> from sri_pyro.models import LSTMDecoder
+        >>> model = LanguageModel(LSTMDecoder(vocab_size=50, latent_dim=0, embedding=8, hidden=16))
+        >>> model.target(Batch(torch.tensor([[7, 3]]))).dim
+        0
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(StandardNormal(dim=0), decoder)

@@ -1,0 +1,1 @@
+"""The floor that inference and evaluation stand on: pure functions of tensors."""

@@ -1,0 +1,191 @@
+"""Schedules: how the step size falls along a run, and how the noise scale rises along training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from sri_pyro.types import Progress
+
+
+class StepSchedule(Protocol):
+    """Gives the K step sizes of a run; a common factor is tuned elsewhere."""
+
+    def __call__(self, num_steps: int) -> list[float]:
+        """The step sizes s_0, ..., s_{K-1}, in squared units of z."""
+        ...
+
+
+class NoiseSchedule(Protocol):
+    """Gives the noise scale at a moment of training."""
+
+    def __call__(self, progress: Progress | None) -> float:
+        """The noise scale tau; ``None`` stands for evaluation and gives the final one."""
+        ...
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive finite number; got {value}.")
+
+
+@dataclass(frozen=True)
+class ConstantSteps:
+    """The same step size throughout, as in the paper.
+
+    Example:
+        >>> ConstantSteps(0.1)(3)
+        [0.1, 0.1, 0.1]
+    """
+
+    step_size: float = 0.08
+
+    def __post_init__(self) -> None:
+        _require_positive(step_size=self.step_size)
+
+    def __call__(self, num_steps: int) -> list[float]:
+        """K times the step size."""
+        return [self.step_size] * num_steps
+
+
+@dataclass(frozen=True)
+class GeometricSteps:
+    """Step sizes from ``first`` to ``last`` by a constant ratio: long moves first, fine ones last.
+
+    Example:
+        >>> [round(s, 3) for s in GeometricSteps(0.4, 0.1)(3)]
+        [0.4, 0.2, 0.1]
+    """
+
+    first: float = 0.2
+    last: float = 0.06
+
+    def __post_init__(self) -> None:
+        _require_positive(first=self.first, last=self.last)
+
+    def __call__(self, num_steps: int) -> list[float]:
+        """K step sizes; a single step uses ``first``."""
+        if num_steps == 1:
+            return [self.first]
+        ratio = (self.last / self.first) ** (1 / (num_steps - 1))
+        return [self.first * ratio**k for k in range(num_steps)]
+
+
+@dataclass(frozen=True)
+class ListedSteps:
+    """Step sizes as they stand in a list, one per step.
+
+    Raises:
+        ValueError: If the list is empty, an entry is not positive, or K is not its length.
+
+    Example:
+        >>> ListedSteps([0.3, 0.1])(2)
+        [0.3, 0.1]
+    """
+
+    step_sizes: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not self.step_sizes:
+            raise ValueError("step_sizes must list at least one step size; got an empty list.")
+        for k, step in enumerate(self.step_sizes):
+            _require_positive(**{f"step_sizes[{k}]": step})
+
+    def __call__(self, num_steps: int) -> list[float]:
+        """The list itself."""
+        if num_steps != len(self.step_sizes):
+            raise ValueError(
+                f"num_steps is {num_steps}, but {len(self.step_sizes)} step sizes are listed; "
+                "make the two agree."
+            )
+        return list(self.step_sizes)
+
+
+@dataclass(frozen=True)
+class ConstantNoise:
+    """The same noise scale throughout; 1 samples, 0 ascends.
+
+    Example:
+        >>> ConstantNoise()(Progress(step=0, epoch=0.0))
+        1.0
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise ValueError(f"scale must be a finite number of at least 0; got {self.scale}.")
+
+    def __call__(self, progress: Progress | None) -> float:
+        """The noise scale."""
+        return self.scale
+
+
+@dataclass(frozen=True)
+class LinearNoise:
+    """The noise scale rises (or falls) linearly from ``start`` to ``end`` over ``epochs`` epochs.
+
+    This is the warm-up that keeps z alive: a chain at a low noise scale reports codes close to a mode
+    of the posterior, from which the decoder can learn to read, before the scale reaches 1 and the
+    chain samples.
+
+    Example:
+        >>> warm_up = LinearNoise(start=0.05, end=1.0, epochs=8)
+        >>> [round(warm_up(Progress(0, epoch)), 3) for epoch in (0.0, 4.0, 8.0, 20.0)], warm_up(None)
+        ([0.05, 0.525, 1.0, 1.0], 1.0)
+    """
+
+    start: float = 0.05
+    end: float = 1.0
+    epochs: float = 8.0
+
+    def __post_init__(self) -> None:
+        _require_positive(epochs=self.epochs)
+        ConstantNoise(self.start)
+        ConstantNoise(self.end)
+
+    def __call__(self, progress: Progress | None) -> float:
+        """The noise scale after a fraction of the epochs."""
+        done = 1.0 if progress is None else min(1.0, progress.epoch / self.epochs)
+        return self.start + (self.end - self.start) * done
+
+
+@dataclass(frozen=True)
+class StaircaseNoise:
+    """Constant at ``start`` for ``hold`` epochs, then up by ``increment`` per epoch, to ``end``.
+
+    The defaults are the authors' released schedule: 0.05 for 15 epochs, then 0.05 more per epoch, to 0.2.
+
+    Example:
+        >>> [round(StaircaseNoise()(Progress(0, epoch)), 2) for epoch in (0, 14.9, 15, 16.5, 40)]
+        [0.05, 0.05, 0.1, 0.15, 0.2]
+    """
+
+    start: float = 0.05
+    increment: float = 0.05
+    hold: int = 15
+    end: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require_positive(increment=self.increment)
+        ConstantNoise(self.start)
+        ConstantNoise(self.end)
+
+    def __call__(self, progress: Progress | None) -> float:
+        """The noise scale of the current epoch."""
+        if progress is None:
+            return self.end
+        rises = max(0, math.floor(progress.epoch) - self.hold + 1)
+        return min(self.end, self.start + self.increment * rises)
+
+
+STEP_SCHEDULES: MappingProxyType[str, type[StepSchedule]] = MappingProxyType(
+    {"constant": ConstantSteps, "geometric": GeometricSteps, "listed": ListedSteps}
+)
+NOISE_SCHEDULES: MappingProxyType[str, type[NoiseSchedule]] = MappingProxyType(
+    {"constant": ConstantNoise, "linear": LinearNoise, "staircase": StaircaseNoise}
+)

@@ -1,0 +1,195 @@
+r"""Target: one batch's log p(x, z) as pure functions of z, and what is written against it.
+
+All that inference and evaluation know of a model. Axes: S draws, B sentences, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sri_pyro.types import Batch, Draws, Progress
+
+
+class JointGradient(NamedTuple):
+    """The log joint at z, in its two parts, and its gradient in z.
+
+    Attributes:
+        log_prior: log p(z), nats, shape [S, B].
+        log_likelihood: log p(x | z), nats, shape [S, B].
+        grad: Gradient of ``log_prior + power * log_likelihood`` in z, shape [S, B, D].
+    """
+
+    log_prior: Tensor
+    log_likelihood: Tensor
+    grad: Tensor
+
+
+class ConditionedLikelihood(Protocol):
+    """log p(x | z) of one batch for inference: no graph, no dropout, no weight's gradient touched."""
+
+    def value(self, z: Tensor) -> Tensor:
+        """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
+        ...
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and its gradient in z, shape [S, B, D]."""
+        ...
+
+
+@dataclass(frozen=True)
+class AutogradLikelihood:
+    """The route that works for every model: differentiate a log-likelihood.
+
+    Attributes:
+        log_likelihood: Maps z [S, B, D] to nats [S, B].
+        module: Held in eval mode during every call, because dropout would make the target move under
+            the chain; None leaves modes alone.
+    """
+
+    log_likelihood: Callable[[Tensor], Tensor]
+    module: nn.Module | None = None
+
+    def value(self, z: Tensor) -> Tensor:
+        """Log p(x | z), without a graph."""
+        with torch.no_grad(), evaluating(self.module):
+            return self.log_likelihood(z)
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(x | z) and its gradient in z."""
+        with evaluating(self.module):
+            return value_and_gradient(self.log_likelihood, z)
+
+
+@dataclass(frozen=True)
+class Target:
+    r"""The log joint :math:`\log p_\theta(x, z) = \log p_\theta(z) + \log p_\theta(x \mid z)` of a batch.
+
+    It owns two traps once: gradients in z work under ``torch.no_grad()`` and leave every parameter's
+    ``.grad`` as it was, and recurrent networks are differentiated without cuDNN, which has neither an
+    eval-mode nor a double backward.
+
+    Attributes:
+        log_prior: Maps z [S, B, D] to nats [S, B]; differentiable in z and in the weights.
+        log_likelihood: The same for log p(x | z); in the decoder's current mode, so with dropout while
+            a weight step is taken.
+        sample_prior: Maps S to draws of z, shape [S, B, D], without a graph.
+        batch_size: B.
+        dim: D.
+        batch: Tokens and example ids, which encoders and persistent chains need; None for programs
+            that are not about text.
+        conditioned: log p(x | z) for inference: a decoder's exact fast route, or autograd.
+    """
+
+    log_prior: Callable[[Tensor], Tensor]
+    log_likelihood: Callable[[Tensor], Tensor]
+    sample_prior: Callable[[int], Tensor]
+    batch_size: int
+    dim: int
+    conditioned: ConditionedLikelihood
+    batch: Batch | None = None
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Log p(x, z) in nats, shape [S, B]; differentiable in z and in the weights."""
+        return self.log_prior(z) + self.log_likelihood(z)
+
+    def value(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(z) and log p(x | z) in nats, each [S, B], without a graph and without dropout."""
+        with torch.no_grad():
+            return self.log_prior(z), self.conditioned.value(z)
+
+    def value_and_grad(self, z: Tensor, likelihood_power: float | Tensor = 1.0) -> JointGradient:
+        r"""The log joint and the gradient of :math:`\log p(z) + \beta \log p(x \mid z)` in z.
+
+        Args:
+            z: Positions, shape [S, B, D].
+            likelihood_power: :math:`\beta`; 1 for the posterior, less on the way of an annealed run.
+
+        Raises:
+            RuntimeError: Under ``torch.inference_mode()``, where no gradient can be taken.
+        """
+        log_prior, grad_prior = value_and_gradient(self.log_prior, z)
+        log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
+        grad = grad_prior + likelihood_power * grad_likelihood
+        return JointGradient(log_prior, log_likelihood, grad)
+
+    def hessian_vector_product(self, z: Tensor, vector: Tensor) -> Tensor:
+        r""":math:`\nabla_z^2 \log p(x, z)\, v` for every chain, shape [S, B, D], by double backward."""
+        with _gradients_allowed():
+            z = z.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
+            (product,) = torch.autograd.grad(grad, z, vector)
+        return product
+
+    def hessian(self, z: Tensor) -> Tensor:
+        r""":math:`\nabla_z^2 \log p(x, z)` of every chain, shape [S, B, D, D], in D double backwards."""
+        with _gradients_allowed():
+            z = z.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
+            rows = [
+                torch.autograd.grad(grad[..., d].sum(), z, retain_graph=True)[0]
+                for d in range(self.dim)
+            ]
+        hessian = torch.stack(rows, dim=-2)
+        return 0.5 * (hessian + hessian.mT)
+
+
+class Inference(Protocol):
+    """Turns a target into draws. Short runs, encoders, guides and NUTS share this one signature."""
+
+    def __call__(
+        self, target: Target, num_samples: int = 1, progress: Progress | None = None
+    ) -> Draws:
+        """Draw z for every sentence of the target, ``num_samples`` times.
+
+        ``progress`` is how far training has come, for annealed methods; None while evaluating.
+        """
+        ...
+
+
+class Objective(Protocol):
+    """Turns a target and draws into the loss of one weight step."""
+
+    def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
+        """The loss, a scalar; its gradient in the weights is the learning rule."""
+        ...
+
+
+def value_and_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """``function(z)`` [S, B] and its gradient in z [S, B, D], both detached; no other leaf is touched."""
+    with _gradients_allowed():
+        z = z.detach().requires_grad_()
+        value = function(z)
+        (grad,) = torch.autograd.grad(value.sum(), z)
+    return value.detach(), grad
+
+
+@contextmanager
+def _gradients_allowed() -> Iterator[None]:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "gradients in z cannot be taken under torch.inference_mode(); use torch.no_grad(), "
+            "which is enough and which short runs respect."
+        )
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Switch every submodule to eval mode for a while, then back to what it was."""
+    if module is None:
+        yield
+        return
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
