@@ -83,6 +83,8 @@ class Target:
         dim: D.
         batch: Tokens and example ids, which encoders and persistent chains need; None for programs
             that are not about text.
+        module: Held in eval mode while second derivatives are taken; None leaves modes alone.
+        select: Maps sentence indices to the target of those alone; None where a target cannot be cut.
         conditioned: log p(x | z) for inference: a decoder's exact fast route, or autograd.
     """
 
@@ -93,6 +95,8 @@ class Target:
     dim: int
     conditioned: ConditionedLikelihood
     batch: Batch | None = None
+    module: nn.Module | None = None
+    select: Callable[[Tensor], Target] | None = None
 
     def log_joint(self, z: Tensor) -> Tensor:
         """Log p(x, z) in nats, shape [S, B]; differentiable in z and in the weights."""
@@ -118,9 +122,14 @@ class Target:
         grad = grad_prior + likelihood_power * grad_likelihood
         return JointGradient(log_prior, log_likelihood, grad)
 
+    def log_joint_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(x, z) [S, B] and its gradient [S, B, D]: the posterior's drift, as transitions want it."""
+        joint = self.value_and_grad(z)
+        return joint.log_prior + joint.log_likelihood, joint.grad
+
     def hessian_vector_product(self, z: Tensor, vector: Tensor) -> Tensor:
         r""":math:`\nabla_z^2 \log p(x, z)\, v` for every chain, shape [S, B, D], by double backward."""
-        with _gradients_allowed():
+        with _gradients_allowed(), evaluating(self.module):
             z = z.detach().requires_grad_()
             (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
             (product,) = torch.autograd.grad(grad, z, vector)
@@ -128,13 +137,10 @@ class Target:
 
     def hessian(self, z: Tensor) -> Tensor:
         r""":math:`\nabla_z^2 \log p(x, z)` of every chain, shape [S, B, D, D], in D double backwards."""
-        with _gradients_allowed():
+        with _gradients_allowed(), evaluating(self.module):
             z = z.detach().requires_grad_()
             (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
-            rows = [
-                torch.autograd.grad(grad[..., d].sum(), z, retain_graph=True)[0]
-                for d in range(self.dim)
-            ]
+            rows = [torch.autograd.grad(grad[..., d].sum(), z, retain_graph=True)[0] for d in range(self.dim)]
         hessian = torch.stack(rows, dim=-2)
         return 0.5 * (hessian + hessian.mT)
 
@@ -142,9 +148,7 @@ class Target:
 class Inference(Protocol):
     """Turns a target into draws. Short runs, encoders, guides and NUTS share this one signature."""
 
-    def __call__(
-        self, target: Target, num_samples: int = 1, progress: Progress | None = None
-    ) -> Draws:
+    def __call__(self, target: Target, num_samples: int = 1, progress: Progress | None = None) -> Draws:
         """Draw z for every sentence of the target, ``num_samples`` times.
 
         ``progress`` is how far training has come, for annealed methods; None while evaluating.

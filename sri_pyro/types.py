@@ -73,6 +73,12 @@ class Batch:
         """Predicted tokens per sentence, the end of sentence included, shape [B]."""
         return self.mask.sum(-1)
 
+    def select(self, rows: Tensor) -> Batch:
+        """The sentences at some row indices, trimmed to the longest of them."""
+        tokens = self.tokens[rows]
+        longest = int((tokens != PAD).sum(-1).max())
+        return Batch(tokens[:, :longest], self.ids[rows])
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(self.tokens.to(device), self.ids.to(device))
@@ -102,8 +108,7 @@ class Draws:
     def __post_init__(self) -> None:
         if self.z.ndim != 3:
             raise ValueError(
-                "z must have shape [samples, sentences, latent dimensions]; "
-                f"got {tuple(self.z.shape)}."
+                f"z must have shape [samples, sentences, latent dimensions]; got {tuple(self.z.shape)}."
             )
         if self.log_q is not None and self.log_q.shape != self.z.shape[:-1]:
             raise ValueError(

@@ -80,6 +80,8 @@ class LatentTextModel(nn.Module):
             batch_size=len(batch),
             dim=self.prior.dim,
             batch=batch,
+            module=module,
+            select=lambda rows: self.target(batch.select(rows), dropout_in_inference),
             conditioned=fast or AutogradLikelihood(log_likelihood, module),
         )
 

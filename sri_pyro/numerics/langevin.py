@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -45,7 +45,13 @@ class Integrator(Protocol):
 
     Both methods are pure; ``memory`` is all that a chain remembers besides its position. They are
     differentiable in every argument, so tangents in the step size pass through them.
+
+    Attributes:
+        moves_position_only: Whether a step, its noise held fixed, is a map of z alone with Jacobian
+            I + s H; so for ``ula`` and ``lm``, not for ``baoab``.
     """
+
+    moves_position_only: ClassVar[bool]
 
     def begin(self, z: Tensor, step: Scalar, noise_scale: float, noise: Tensor) -> Tensor:
         """The memory of a chain that stands at z and has not moved yet."""
@@ -76,6 +82,8 @@ class UnadjustedLangevin:
     References:
         Pang, Nijkamp, Han, Wu (2021), Eq. 7.
     """
+
+    moves_position_only: ClassVar[bool] = True
 
     def begin(self, z: Tensor, step: Scalar, noise_scale: float, noise: Tensor) -> Tensor:
         """Nothing is remembered."""
@@ -108,6 +116,8 @@ class LeimkuhlerMatthews:
     References:
         Leimkuhler and Matthews (2013), Rational construction of stochastic numerical methods.
     """
+
+    moves_position_only: ClassVar[bool] = True
 
     def begin(self, z: Tensor, step: Scalar, noise_scale: float, noise: Tensor) -> Tensor:
         """The first half noise."""
@@ -149,6 +159,7 @@ class Baoab:
     """
 
     friction: float = 2.0
+    moves_position_only: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.friction > 0:

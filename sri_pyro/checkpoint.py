@@ -1,0 +1,133 @@
+"""Checkpoints: tensors and a JSON header in one safetensors file, written atomically and never unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+HEADER = "sri_pyro"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not belong to this model."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends, and vanishes if it fails.
+
+    A reader sees the old file or the new one, never a part of one, whatever happens to the process.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with atomic_path(folder / "note.txt") as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> (folder / "note.txt").read_text()
+        'whole'
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON-able header as one file."""
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(contiguous, temporary, metadata={HEADER: json.dumps(header)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save`` wrote.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, or not one of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}; train first, or name another run folder.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of this library ({error}); it was truncated or altered. "
+            "Restore it from a copy, or train again."
+        ) from None
+    return tensors, header
+
+
+def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put ``name/`` in front of every key, so that several dictionaries share a file."""
+    return {f"{name}/{key}": value for key, value in tensors.items()}
+
+
+def part(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What ``prefixed(name, ...)`` put into a file."""
+    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy tensors into a module; names, shapes and finiteness must agree.
+
+    Raises:
+        CheckpointError: With the first disagreement.
+    """
+    expected = module.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            where = "the configuration has no" if name in tensors else "the checkpoint has no"
+            raise CheckpointError(
+                f"{what} does not fit its configuration: {where} '{name}'. Use the configuration and the "
+                "checkpoint of one and the same run."
+            )
+        if tensors[name].shape != expected[name].shape:
+            raise CheckpointError(
+                f"{what} does not fit its configuration: '{name}' has shape {tuple(tensors[name].shape)}, "
+                f"the configuration makes {tuple(expected[name].shape)}. A different vocabulary or width?"
+            )
+        if tensors[name].is_floating_point() and not bool(tensors[name].isfinite().all()):
+            raise CheckpointError(f"{what} holds values in '{name}' that are not finite; it was damaged.")
+    module.load_state_dict(dict(tensors))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state, parted into tensors and plain numbers."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}/{name}"] = value
+            else:
+                numbers.setdefault(str(index), {})[name] = value
+    return tensors, {"groups": state["param_groups"], "numbers": numbers}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Put back what ``optimizer_tensors`` took apart."""
+    state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in header["numbers"].items()}
+    for key, value in tensors.items():
+        index, name = key.split("/", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})

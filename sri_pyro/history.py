@@ -1,0 +1,67 @@
+"""History: the records of a run, in memory and as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+Record = dict[str, float | str]
+
+
+class History:
+    """What happened during training, one record per step logged, validation and event.
+
+    Args:
+        path: Where records are appended as JSON lines; None keeps them in memory only.
+        watch: Sees every record as it is added.
+
+    Example:
+        >>> history = History()
+        >>> history.add("validation", step=10, nll=41.5)
+        >>> history.of("validation")
+        [{'kind': 'validation', 'step': 10, 'nll': 41.5}]
+    """
+
+    def __init__(
+        self, path: Path | None = None, watch: Callable[[Mapping[str, float | str]], None] | None = None
+    ) -> None:
+        self.records: list[Record] = []
+        self._path = path
+        self._watch = watch
+        self._written = 0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def add(self, kind: str, **values: float | str) -> None:
+        """Append a record of a kind: ``step``, ``validation`` or ``event``."""
+        record: Record = {"kind": kind, **values}
+        self.records.append(record)
+        if self._watch is not None:
+            self._watch(record)
+
+    def of(self, kind: str) -> list[Record]:
+        """The records of one kind, in order."""
+        return [record for record in self.records if record["kind"] == kind]
+
+    def flush(self) -> None:
+        """Append the records that are not on disk yet."""
+        if self._path is None or self._written == len(self.records):
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            for record in self.records[self._written :]:
+                file.write(json.dumps(record) + "\n")
+        self._written = len(self.records)
+
+    def truncate(self, count: int) -> None:
+        """Read the file back, and forget what was written after the checkpoint that counted ``count``.
+
+        The records beyond it belong to steps that will be taken again.
+        """
+        if self._path is None:
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines()[:count]
+        self.records = [json.loads(line) for line in lines]
+        self._path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        self._written = len(lines)

@@ -1,0 +1,25 @@
+"""What is inferred: from a target to draws, and from draws to a loss."""
+
+from types import MappingProxyType
+
+from sri_pyro.inference.objectives import FinalState, Trajectory
+from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
+from sri_pyro.inference.step_size import StepSizeTuner
+from sri_pyro.target import Inference, Objective
+
+INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
+    {"short_run": ShortRunLangevin, "prior": PriorDraws}
+)
+OBJECTIVES: MappingProxyType[str, type[Objective]] = MappingProxyType(
+    {"final": FinalState, "trajectory": Trajectory}
+)
+
+__all__ = [
+    "INFERENCES",
+    "OBJECTIVES",
+    "FinalState",
+    "PriorDraws",
+    "ShortRunLangevin",
+    "StepSizeTuner",
+    "Trajectory",
+]

@@ -1,0 +1,53 @@
+"""Objectives: from a target and draws to the loss whose weight gradient is the learning rule."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sri_pyro.target import Target
+from sri_pyro.types import Draws, Progress
+
+
+class FinalState:
+    r"""The paper's learning rule (``final``): climb the log joint at the end of the run.
+
+    .. math:: \mathcal{L}(\theta) = -\frac1B \sum_b \frac1S \sum_s \log p_\theta(x_b, z_{K,s,b})
+
+    The draws are constants: no gradient flows through the dynamics.
+
+    References:
+        Pang, Nijkamp, Han, Wu (2021), Eq. 9.
+    """
+
+    def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
+        """Negative mean log joint, nats per sentence."""
+        return -target.log_joint(draws.z.detach()).mean()
+
+
+class Trajectory:
+    r"""What the authors' release does (``trajectory``): learn along the whole path.
+
+    .. math:: \mathcal{L}(\theta) = -\sum_{k=0}^{K-1}\sum_b \log p_\theta(x_b \mid z_{k,b})
+              - \frac1B\sum_b \log p_\theta(x_b \mid z_{K,b})
+
+    The release never clears the weight gradients of the inner loop, so every z_k teaches the decoder, the
+    prior draw z_0 included, and the end point counts 1 part in K B + 1. This is not Eq. 9 of the paper;
+    it is here to be compared with.
+
+    Raises:
+        ValueError: If the draws do not carry their path.
+    """
+
+    def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
+        """The released loss; a sum over the path, so clip its gradient as the release does."""
+        if "path" not in draws.info:
+            raise ValueError(
+                "the learning rule 'trajectory' needs every position of the run, and these draws carry only "
+                "the last; set record_path = true on the inference 'short_run'."
+            )
+        path = draws.info["path"].detach()
+        num_samples, batch, positions, dim = path.shape
+        z = path.permute(2, 0, 1, 3).reshape(positions * num_samples, batch, dim)
+        log_likelihood = target.log_likelihood(z).view(positions, num_samples, batch)
+        along = log_likelihood[:-1].sum(0).mean(0).sum()
+        return -along - log_likelihood[-1].mean()

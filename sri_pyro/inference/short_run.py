@@ -1,0 +1,179 @@
+"""Short-run inference: K Langevin steps from the prior, many chains at once, guarded against divergence."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from sri_pyro.numerics.langevin import Integrator, LeimkuhlerMatthews, run_langevin
+from sri_pyro.numerics.schedules import ConstantNoise, GeometricSteps, NoiseSchedule, StepSchedule
+from sri_pyro.target import Target
+from sri_pyro.types import Draws, Progress
+
+log = logging.getLogger(__name__)
+
+FAR = 1e3
+"""A coordinate this far from the origin has left every posterior there is; the chain diverges."""
+MOST_HALVINGS = 20
+
+
+class ShortRunLangevin(nn.Module):
+    r"""Draw z by K Langevin steps on :math:`\log p(x, z)`, started from the prior.
+
+    All S x B chains run as one batch and do not interact. The law of :math:`z_K` has no closed density, so
+    ``log_q`` is None. The step sizes are a schedule times the buffer ``step_scale``, which tuning moves.
+
+    A chain that leaves every bounded region, or meets a value that is not finite, is a divergence: the
+    event is logged, the steps are halved and the run starts again. In training the halving stays.
+
+    Args:
+        num_steps: K.
+        integrator: How a step is made; ``lm`` by default.
+        step_schedule: The K step sizes before scaling.
+        noise: The noise scale, over training; evaluation uses the final one.
+        record_path: Keep every position in ``info["path"]``, shape [S, B, K + 1, D].
+
+    Raises:
+        ValueError: If ``num_steps`` is not positive.
+
+    Example:
+        >>> from sri_pyro.models import LatentTextModel, LSTMDecoder, StandardNormal
+        >>> from sri_pyro.types import Batch
+        >>> decoder = LSTMDecoder(vocab_size=50, latent_dim=4, embedding=8, hidden=16)
+        >>> model = LatentTextModel(StandardNormal(4), decoder)
+        >>> draws = ShortRunLangevin(num_steps=5)(model.target(Batch(torch.tensor([[7, 9, 3]]))), 6)
+        >>> draws.z.shape, draws.info["log_joint"].shape
+        (torch.Size([6, 1, 4]), torch.Size([6, 1, 5]))
+
+    References:
+        Pang, Nijkamp, Han, Wu (2021), Eq. 7 and Algorithm 1.
+    """
+
+    step_scale: Tensor
+
+    def __init__(
+        self,
+        num_steps: int = 20,
+        integrator: Integrator | None = None,
+        step_schedule: StepSchedule | None = None,
+        noise: NoiseSchedule | None = None,
+        record_path: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(
+                f"num_steps must be at least 1; got {num_steps}. For draws that do not move use the "
+                "inference 'prior'."
+            )
+        self.num_steps = num_steps
+        self.integrator = integrator or LeimkuhlerMatthews()
+        self.step_schedule = step_schedule or GeometricSteps()
+        self.noise = noise or ConstantNoise()
+        self.record_path = record_path
+        self.step_schedule(num_steps)  # a list of another length fails here, not in the first batch
+        self.register_buffer("step_scale", torch.ones((), dtype=torch.float64))
+
+    def step_sizes(self) -> list[float]:
+        """The K step sizes in force."""
+        scale = float(self.step_scale)
+        return [scale * step for step in self.step_schedule(self.num_steps)]
+
+    def forward(self, target: Target, num_samples: int = 1, progress: Progress | None = None) -> Draws:
+        """Run ``num_samples`` chains for every sentence.
+
+        Returns:
+            Draws with ``info``: ``log_joint`` and ``grad_norm`` at z_0, ..., z_{K-1}, where a gradient was
+            taken, and ``distance`` of z_1, ..., z_K from the start, each [S, B, K]; if asked for, ``path`` and,
+            for transitions that are maps of z alone, ``step_size`` [S, B, K].
+
+        Raises:
+            FloatingPointError: If chains diverge however small the steps are.
+        """
+        noise_scale = self.noise(progress)
+        for halvings in range(MOST_HALVINGS):
+            steps = [0.5**halvings * step for step in self.step_sizes()]
+            draws = self._run(target, num_samples, steps, noise_scale)
+            bad = diverged(draws)
+            if not bool(bad.any()):
+                if halvings and progress is not None:
+                    self.step_scale.mul_(0.5**halvings)
+                return draws
+            log.warning(
+                "%d of %d chains diverged at step sizes up to %.3g; running them again at half the step.",
+                int(bad.sum()), bad.numel(), max(steps),
+            )  # fmt: skip
+        sentence = int(bad.any(0).nonzero()[0])
+        raise FloatingPointError(
+            f"chains diverge at every step size (sentence {sentence} of the batch first); the log joint or "
+            "its gradient is not finite there. Check the decoder's weights and the data."
+        )
+
+    def _run(self, target: Target, num_samples: int, steps: list[float], noise_scale: float) -> Draws:
+        z = target.sample_prior(num_samples)
+        trace = _Trace(z, keep_path=self.record_path)
+
+        z = run_langevin(
+            target.log_joint_and_grad, z, steps, self.integrator, noise_scale=noise_scale, visit=trace.visit
+        )
+        info = trace.collect(z)
+        if self.record_path and self.integrator.moves_position_only:
+            info["step_size"] = torch.tensor(steps, dtype=z.dtype, device=z.device).expand(*z.shape[:2], -1)
+        return Draws(z, info=info)
+
+
+class PriorDraws(nn.Module):
+    r"""The inference that does not look at x: :math:`z \sim p(z)`, with its density.
+
+    Exact for a language model, whose z has no dimensions, and for a collapsed model.
+
+    Example:
+        >>> from sri_pyro.models import LanguageModel, LSTMDecoder
+        >>> from sri_pyro.types import Batch
+        >>> model = LanguageModel(LSTMDecoder(vocab_size=50, latent_dim=0, embedding=8, hidden=16))
+        >>> PriorDraws()(model.target(Batch(torch.tensor([[7, 9, 3]])))).log_q
+        tensor([[0.]])
+    """
+
+    def forward(self, target: Target, num_samples: int = 1, progress: Progress | None = None) -> Draws:
+        """Draw z from the prior."""
+        z = target.sample_prior(num_samples)
+        with torch.no_grad():
+            return Draws(z, log_q=target.log_prior(z))
+
+
+def diverged(draws: Draws) -> Tensor:
+    """Which chains ended beyond reason, or met a value that is not finite, shape [S, B]."""
+    inside = (draws.z.abs() < FAR).all(-1)  # False for NaN too
+    return ~(inside & draws.info["log_joint"].isfinite().all(-1))
+
+
+class _Trace:
+    """Collects what a run passes through."""
+
+    def __init__(self, start: Tensor, keep_path: bool) -> None:
+        self.keep_path = keep_path
+        self.positions = [start]
+        self.log_joint: list[Tensor] = []
+        self.grad_norm: list[Tensor] = []
+        self.distance: list[Tensor] = []
+
+    def visit(self, step: int, z: Tensor, log_joint: Tensor, grad: Tensor) -> None:
+        self.log_joint.append(log_joint)
+        self.grad_norm.append(grad.norm(dim=-1))
+        if step:
+            self._arrive(z)
+
+    def _arrive(self, z: Tensor) -> None:
+        self.distance.append((z - self.positions[0]).norm(dim=-1))
+        if self.keep_path:
+            self.positions.append(z)
+
+    def collect(self, end: Tensor) -> dict[str, Tensor]:
+        """Everything collected, steps on the third axis."""
+        self._arrive(end)
+        rows = {"log_joint": self.log_joint, "grad_norm": self.grad_norm, "distance": self.distance}
+        if self.keep_path:
+            rows["path"] = self.positions
+        return {name: torch.stack(values, dim=2) for name, values in rows.items()}

@@ -1,0 +1,369 @@
+"""Training: ``fit``, the one loop: draws from any inference, a weight step on any objective."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sri_pyro import checkpoint
+from sri_pyro.history import History
+from sri_pyro.target import Objective, Target
+from sri_pyro.types import Batch, Progress
+
+log = logging.getLogger(__name__)
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+MOST_SKIPPED_STEPS = 20
+
+
+class TextModel(Protocol):
+    """What ``fit`` needs of a model, besides being a module."""
+
+    def target(self, batch: Batch, dropout_in_inference: bool = False) -> Target:
+        """The log joint of a batch."""
+        ...
+
+
+class Batches(Protocol):
+    """Training data: for every epoch a sequence of batches that depends on the epoch's number alone."""
+
+    def epoch(self, number: int) -> Sequence[Batch]:
+        """The batches of one pass, in order."""
+        ...
+
+
+class StepHook(Protocol):
+    """Something done after a weight step, such as tuning a step size; returns what to log."""
+
+    def __call__(
+        self, make_target: Callable[[Batch], Target], batch: Batch, progress: Progress
+    ) -> Mapping[str, float]:
+        """Act, or not, at this moment of training."""
+        ...
+
+
+Validate = Callable[[], Mapping[str, float]]
+"""Scores the model as it stands; the entry ``nll`` (nats per sentence) selects the best weights."""
+Watch = Callable[[Mapping[str, float | str]], None]
+"""Sees every record as it is written: steps, validations and events."""
+
+
+class Stopped(Exception):  # noqa: N818  # an outcome, not an error
+    """Training was asked to stop; all is saved and ``resume=True`` continues it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How ``fit`` trains.
+
+    Attributes:
+        epochs: Passes over the data at most.
+        optimizer: ``adam`` or ``sgd`` (without momentum, as in the literature's LSTM baselines).
+        learning_rate: Its initial learning rate.
+        decay: ``none``; ``plateau``: multiply the rate by ``decay_factor`` when validation has not improved
+            for ``patience`` validations, go back to the best weights, and stop after ``max_decays`` decays
+            (He et al. 2019: sgd at 1.0, factor 0.5, patience 2, 5 decays); ``cosine``: fall to
+            ``decay_factor`` of the rate over all epochs.
+        decay_factor: See ``decay``.
+        patience: Validations without improvement before a decay; without ``plateau``, before stopping
+            early. 0 never stops early.
+        max_decays: See ``decay``.
+        clip_norm: The gradient's norm is clipped here; 0 leaves it alone.
+        validate_every: Epochs between validations.
+        checkpoint_every: Weight steps between checkpoints; one is written after every validation too.
+        log_every: Weight steps between training records.
+        num_samples: Chains per sentence for a weight step.
+        dropout_in_inference: Let the sampler see dropout; see ``LatentTextModel.target``.
+
+    Raises:
+        ValueError: If an option is out of range; every bad option is named.
+    """
+
+    epochs: int = 30
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    decay: Literal["none", "plateau", "cosine"] = "none"
+    decay_factor: float = 0.5
+    patience: int = 0
+    max_decays: int = 5
+    clip_norm: float = 5.0
+    validate_every: int = 1
+    checkpoint_every: int = 200
+    log_every: int = 20
+    num_samples: int = 1
+    dropout_in_inference: bool = False
+
+    def __post_init__(self) -> None:
+        bad = [
+            f"{name} = {getattr(self, name)} (at least {least})"
+            for name, least in {
+                "epochs": 1, "patience": 0, "max_decays": 0, "clip_norm": 0, "validate_every": 1,
+                "checkpoint_every": 1, "log_every": 1, "num_samples": 1,
+            }.items()
+            if getattr(self, name) < least
+        ]  # fmt: skip
+        if not self.learning_rate > 0:
+            bad.append(f"learning_rate = {self.learning_rate} (more than 0)")
+        if not 0 < self.decay_factor < 1:
+            bad.append(f"decay_factor = {self.decay_factor} (between 0 and 1)")
+        if self.decay == "plateau" and self.patience < 1:
+            bad.append(f"patience = {self.patience} (at least 1 with decay = 'plateau')")
+        if bad:
+            raise ValueError(f"training options out of range: {', '.join(bad)}.")
+
+
+@dataclass
+class Course:
+    """Where training stands; the part of a checkpoint that is not a tensor.
+
+    Attributes:
+        epoch: The epoch under way.
+        batch: Batches of it already done.
+        step: Weight steps done.
+        validated: Epochs whose validation is done.
+        best: Lowest validation nll so far, nats per sentence.
+        best_epoch: When it was reached.
+        waited: Validations since it was.
+        decays: Learning-rate decays so far.
+        skipped: Weight steps in a row that were skipped because something was not finite.
+        finished: Whether training has ended.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    validated: int = 0
+    best: float = math.inf
+    best_epoch: int = 0
+    waited: int = 0
+    decays: int = 0
+    skipped: int = 0
+    finished: bool = False
+
+
+@dataclass
+class _Loop:
+    """The state of one ``fit``, and how it is saved and restored."""
+
+    model: nn.Module
+    inference: nn.Module
+    optimizer: torch.optim.Optimizer
+    options: Training
+    history: History
+    folder: Path | None
+    course: Course = field(default_factory=Course)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {
+            **checkpoint.prefixed("model", self.model.state_dict()),
+            **checkpoint.prefixed("inference", self.inference.state_dict()),
+        }
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        moments, header = checkpoint.optimizer_tensors(self.optimizer)
+        generators = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            generators["cuda"] = torch.cuda.get_rng_state()
+        tensors = {
+            **self.weights(),
+            **checkpoint.prefixed("optimizer", moments),
+            **checkpoint.prefixed("generator", generators),
+        }
+        self.history.flush()
+        state = {"course": vars(self.course), "optimizer": header, "history": len(self.history)}
+        checkpoint.save(self.folder / LAST, tensors, state)
+
+    def restore(self) -> None:
+        assert self.folder is not None
+        tensors, state = checkpoint.load(self.folder / LAST)
+        self.load_weights(tensors, f"{self.folder / LAST}")
+        checkpoint.restore_optimizer(
+            self.optimizer, checkpoint.part("optimizer", tensors), state["optimizer"]
+        )
+        generators = checkpoint.part("generator", tensors)
+        torch.set_rng_state(generators["cpu"])
+        if "cuda" in generators and torch.cuda.is_available():
+            torch.cuda.set_rng_state(generators["cuda"])
+        self.course = Course(**state["course"])
+        self.history.truncate(state["history"])
+
+    def load_weights(self, tensors: Mapping[str, Tensor], what: str) -> None:
+        checkpoint.load_weights(self.model, checkpoint.part("model", tensors), what)
+        checkpoint.load_weights(self.inference, checkpoint.part("inference", tensors), what)
+
+    def progress(self, batches: int) -> Progress:
+        return Progress(self.course.step, self.course.epoch + self.course.batch / batches)
+
+
+def fit(
+    model: nn.Module,
+    inference: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    options: Training | None = None,
+    *,
+    validate: Validate | None = None,
+    hooks: Sequence[StepHook] = (),
+    folder: Path | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> History:
+    r"""Train a model's weights; the one loop that every system goes through.
+
+    Each step infers :math:`z` for a batch, without leaving a trace in any weight's gradient, and then takes
+    one optimiser step on the objective. The best weights on validation are in the model at the end.
+
+    A run is a function of its arguments, the data and PyTorch's generator: stopped anywhere (by a signal, by
+    ``should_stop``) and resumed from its folder, it ends with bit-identical weights and records.
+
+    Args:
+        model: A ``LatentTextModel``, or any module with ``target(batch)``.
+        inference: Draws z; its buffers are saved with the weights.
+        objective: The learning rule.
+        batches: Training data.
+        options: How to train.
+        validate: Scores the model; without it the last weights are kept.
+        hooks: Called after every weight step.
+        folder: Where checkpoints and the history go; nothing is written without one.
+        resume: Continue what the folder holds.
+        watch: Sees every record.
+        should_stop: Asked after every weight step; if true, all is saved and ``Stopped`` is raised.
+
+    Returns:
+        The records of training, validation and events, in order.
+
+    Raises:
+        FloatingPointError: If the loss or its gradient stays not finite for 20 steps in a row.
+        Stopped: If ``should_stop`` said so.
+    """
+    options = options or Training()
+    history = History(folder / "history.jsonl" if folder else None, watch)
+    loop = _Loop(model, inference, _optimizer(model, options), options, history, folder)
+    if resume:
+        loop.restore()
+    course = loop.course
+    while not course.finished:
+        epoch = batches.epoch(course.epoch)
+        while course.batch < len(epoch):
+            _step(loop, objective, epoch, hooks)
+            if should_stop is not None and should_stop():
+                loop.save()
+                raise Stopped
+            if course.step % options.checkpoint_every == 0:
+                loop.save()
+        course.epoch, course.batch = course.epoch + 1, 0
+        _end_epoch(loop, validate)
+        loop.save()
+    if folder is not None and (folder / BEST).exists():
+        loop.load_weights(checkpoint.load(folder / BEST)[0], str(folder / BEST))
+    return history
+
+
+def _optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=options.learning_rate)
+    return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
+
+
+def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequence[StepHook]) -> None:
+    """One batch: infer, learn, call the hooks, write a record."""
+    course, options, model = loop.course, loop.options, loop.model
+    device = next(model.parameters()).device
+    batch = epoch[course.batch].to(device)
+    progress = loop.progress(len(epoch))
+    rate = _cosine(progress.epoch, options) if options.decay == "cosine" else None
+    for group in loop.optimizer.param_groups:
+        group["lr"] = rate if rate is not None else group["lr"]
+    model.train()
+    target = model.target(batch, options.dropout_in_inference)  # type: ignore[operator]  # a Protocol of modules
+    draws = loop.inference(target, options.num_samples, progress)
+    loop.optimizer.zero_grad(set_to_none=True)
+    loss = objective(target, draws, progress)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or math.inf)
+    _update(loop, loss, norm)
+    course.step += 1
+    course.batch += 1
+    record: dict[str, float | str] = {}
+    for hook in hooks:
+        record |= hook(model.target, batch, loop.progress(len(epoch)))  # type: ignore[arg-type]
+    if record or course.step % options.log_every == 0:
+        loop.history.add(
+            "step", step=course.step, epoch=progress.epoch, loss=float(loss.detach()), gradient_norm=float(norm),
+            learning_rate=loop.optimizer.param_groups[0]["lr"], **record,
+        )  # fmt: skip
+
+
+def _update(loop: _Loop, loss: Tensor, norm: Tensor) -> None:
+    """Move the weights, unless that would put a value into them that is not finite."""
+    course = loop.course
+    if bool(loss.isfinite()) and bool(norm.isfinite()):
+        loop.optimizer.step()
+        course.skipped = 0
+        return
+    course.skipped += 1
+    loop.history.add(
+        "event",
+        step=course.step,
+        message=f"step skipped: loss {float(loss.detach())}, gradient norm {float(norm)}",
+    )
+    log.warning("step %d skipped: loss %s, gradient norm %s.", course.step, float(loss.detach()), float(norm))
+    if course.skipped >= MOST_SKIPPED_STEPS:
+        raise FloatingPointError(
+            f"the loss or its gradient was not finite for {course.skipped} weight steps in a row; lower "
+            "learning_rate or clip_norm. The weights are those before the first of these steps."
+        )
+
+
+def _cosine(epoch: float, options: Training) -> float:
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / options.epochs)))
+    return options.learning_rate * (options.decay_factor + (1 - options.decay_factor) * fall)
+
+
+def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
+    """Validate if it is time, keep the best weights, decay or stop."""
+    course, options = loop.course, loop.options
+    last = course.epoch >= options.epochs
+    if validate is not None and (course.epoch % options.validate_every == 0 or last):
+        loop.model.eval()
+        scores = dict(validate())
+        loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
+        course.validated = course.epoch
+        if scores["nll"] < course.best:
+            course.best, course.best_epoch, course.waited = scores["nll"], course.epoch, 0
+            if loop.folder is not None:
+                checkpoint.save(loop.folder / BEST, loop.weights(), {"epoch": course.epoch, **scores})
+        else:
+            course.waited += 1
+        _react(loop)
+    course.finished = course.finished or last
+
+
+def _react(loop: _Loop) -> None:
+    """Decay the learning rate or stop early, once validation has waited long enough."""
+    course, options = loop.course, loop.options
+    if not options.patience or course.waited < options.patience:
+        return
+    if options.decay != "plateau" or course.decays >= options.max_decays:
+        course.finished = True
+        loop.history.add("event", step=course.step, message="stopped early: validation no longer improves")
+        return
+    course.decays += 1
+    course.waited = 0
+    if loop.folder is not None:
+        loop.load_weights(checkpoint.load(loop.folder / BEST)[0], str(loop.folder / BEST))
+    for group in loop.optimizer.param_groups:
+        group["lr"] *= options.decay_factor
+    loop.optimizer.state.clear()  # He et al. build a new optimiser at each decay
+    loop.history.add("event", step=course.step, message=f"learning rate decayed to {group['lr']:.3g}")
