@@ -5,15 +5,18 @@ All that inference and evaluation know of a model. Axes: S draws, B sentences, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sri_pyro.types import Batch, Draws, Progress
+
+if TYPE_CHECKING:
+    from sri_pyro.program import ProgramTarget
 
 
 class JointGradient(NamedTuple):
@@ -97,6 +100,19 @@ class Target:
     batch: Batch | None = None
     module: nn.Module | None = None
     select: Callable[[Tensor], Target] | None = None
+
+    @staticmethod
+    def from_program(
+        program: Callable[..., Any],
+        model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        *,
+        plate: str | None = None,
+    ) -> ProgramTarget:
+        """The target of a Pyro program with continuous latent sites in a plate: see ``sri_pyro.program``."""
+        from sri_pyro.program import target_from_program  # here, because programs make targets
+
+        return target_from_program(program, model_args, model_kwargs, plate=plate)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """Log p(x, z) in nats, shape [S, B]; differentiable in z and in the weights."""
