@@ -1,0 +1,367 @@
+"""The bridge to ArviZ, the only file that imports it: export, netCDF, PSIS, held-out ELPD, summaries.
+
+Two generations are in use and both are served: 0.22-0.23 (``InferenceData``) and 1.x (xarray's
+``DataTree``, Python 3.12 and later). ArviZ takes seconds to import, so functions import it when they
+run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sri_pyro.numerics.weights import khat_threshold
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+InferenceResult: TypeAlias = Any
+"""``arviz.InferenceData`` with ArviZ 0.22-0.23, ``xarray.DataTree`` with ArviZ 1.x."""
+
+SAMPLED_GROUPS: Final = ("posterior", "proposal", "sample_stats", "log_likelihood")
+"""Groups whose variables begin with the axes (chain, draw)."""
+
+DIMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "z": ("chain", "draw", "sentence", "z_dim"),
+    "log_weight": ("chain", "draw", "sentence"),
+    "log_q": ("chain", "draw", "sentence"),
+    "log_likelihood/x": ("chain", "draw", "sentence"),
+    "trajectory/z": ("chain", "draw", "step", "sentence", "z_dim"),
+    "trajectory/energy": ("chain", "draw", "step", "sentence"),
+    "trajectory/gradient_norm": ("chain", "draw", "step", "sentence"),
+    "trajectory/distance": ("chain", "draw", "step", "sentence"),
+    "log_px": ("sentence",),
+    "se": ("sentence",),
+    "khat": ("sentence",),
+    "ess": ("sentence",),
+    "n_tokens": ("sentence",),
+    "text": ("sentence",),
+}
+"""The axes of the variables that every evaluation writes; :func:`export` knows them already."""
+
+
+def load_arviz() -> ModuleType:
+    """Import ArviZ, without the notices that 0.23 prints about the coming of 1.x."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "\\s*ArviZ is undergoing a major refactor", FutureWarning)
+        warnings.filterwarnings("ignore", ".*alias_mapping")  # of matplotlib 3.11, from ArviZ 0.23
+        return import_module("arviz")
+
+
+def _is_classic(az: ModuleType) -> bool:
+    """True for the generation of ``InferenceData`` (1.x answers to that name too, with a warning)."""
+    return "InferenceData" in vars(az)
+
+
+def psis(log_weights: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smooth log weights with ArviZ's own PSIS; the cross-check of ``numerics.weights``.
+
+    ``psislw`` takes log weights in ArviZ 0.23 but log likelihoods, which it negates, in 1.x. This
+    takes log weights with both. The two also cut the tail differently (0.23 rounds its length up,
+    as the paper does, 1.x down), so that k-hat is the same only where 3 sqrt(S) (or S / 5, up to 225
+    draws) is whole; elsewhere it moves by about 0.01, at S = 512 by 0.15 at worst.
+
+    Args:
+        log_weights: Nats, shape [S, B]: draws first.
+
+    Returns:
+        Smoothed log weights, normalised to sum to one over the draws, shape [S, B]; and k-hat, [B].
+
+    Raises:
+        ValueError: If the tail cannot be fitted: 1.x refuses short and constant tails, for which
+            0.23 gives +inf.
+
+    Example:
+        >>> equal_but_one = np.append(np.linspace(0.0, 0.1, 99), 8.0)
+        >>> smoothed, khat = psis(equal_but_one[:, None])
+        >>> bool(khat[0] > 0.5), round(float(np.exp(smoothed).sum()), 6)
+        (True, 1.0)
+    """
+    az = load_arviz()
+    draws_last = np.asarray(log_weights, dtype=np.float64).T
+    if _is_classic(az):
+        smoothed, khat = az.psislw(draws_last)
+    else:
+        array_stats = import_module("arviz_stats.base").array_stats
+        smoothed, khat = array_stats.psislw(-draws_last, axis=-1)
+    return np.asarray(smoothed).T, np.asarray(khat)
+
+
+def export(
+    groups: Mapping[str, Mapping[str, ArrayLike]],
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, ArrayLike] | None = None,
+    attrs: Mapping[str, str | int | float] | None = None,
+) -> InferenceResult:
+    """Label arrays and hand them to ArviZ, with every group kept in both generations.
+
+    The layout that makes ``az.ess``, ``az.summary`` and the plots come out: ``posterior`` holds
+    the short-run draws and ``proposal`` the importance-sampling draws with their ``log_weight``
+    (two groups, for they follow different laws); ``evidence``, ``trajectory``, ``sample_stats``,
+    ``log_likelihood``, ``constant_data`` and ``observed_data`` as their names say. ``chain`` counts
+    independent replicates, ``draw`` the exchangeable runs within one.
+
+    Args:
+        groups: Arrays by group and variable.
+        dims: Axis names by variable, before those of :data:`DIMS`; ``"group/variable"`` where two
+            groups hold different things by one name.
+        coords: Labels by axis, for instance the corpus ids of ``sentence``. Axes without labels, and
+            ``chain`` and ``draw`` of other lengths, are numbered from 0.
+        attrs: Facts about the whole: versions, seed, configuration as a JSON string.
+
+    Returns:
+        ``InferenceData`` or ``DataTree``, by the ArviZ that is installed.
+
+    Raises:
+        ValueError: If a variable has no axis names, or they do not fit its shape or its labels; if
+            dims or coords name what no group holds; if a sampled group does not begin with (chain,
+            draw); if a group's name is not an identifier; or if an attribute is not a string or
+            number.
+
+    Example:
+        >>> data = export({"posterior": {"z": np.zeros((2, 100, 5, 3))}, "evidence": {"log_px": [0.0] * 5}})
+        >>> dict(data["posterior"]["z"].sizes)
+        {'chain': 2, 'draw': 100, 'sentence': 5, 'z_dim': 3}
+    """
+    dims, coords, attrs = dict(dims or {}), dict(coords or {}), dict(attrs or {})
+    for name, value in attrs.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(
+                f"attribute {name!r} must be a string or a number to be stored in netCDF; got "
+                f"{type(value).__name__}. Write it as a string, json.dumps for instance."
+            )
+    datasets = {name: _dataset(name, held, dims, coords) for name, held in groups.items()}
+    variables = {key for group, held in groups.items() for v in held for key in (v, f"{group}/{v}")}
+    axes = {str(axis) for dataset in datasets.values() for axis in dataset.dims}
+    for argument, given, known in (("dims", dims, variables), ("coords", coords, axes)):
+        if unknown := sorted(set(given) - known):
+            raise ValueError(f"{argument} names {unknown}, which no group holds; held: {sorted(known)}.")
+    return _container(datasets, attrs)
+
+
+def _dataset(
+    group: str,
+    variables: Mapping[str, ArrayLike],
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, ArrayLike],
+) -> xr.Dataset:
+    import xarray as xr
+
+    if not group.isidentifier():
+        raise ValueError(f"a group's name must be an identifier such as 'evidence'; got {group!r}.")
+    arrays = {name: np.asarray(values) for name, values in variables.items()}
+    axes = {name: _axes(group, name, array, dims) for name, array in arrays.items()}
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        for axis, size in zip(axes[name], array.shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(
+                    f"{group}/{name} has {size} along {axis!r} where another variable of its group "
+                    f"has {sizes[axis]}."
+                )
+    labels = {axis: _labels(group, axis, size, coords) for axis, size in sizes.items()}
+    return xr.Dataset({name: (axes[name], array) for name, array in arrays.items()}, coords=labels)
+
+
+def _axes(
+    group: str, variable: str, array: NDArray[Any], dims: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    label = f"{group}/{variable}"
+    tables_and_keys = ((dims, label), (dims, variable), (DIMS, label), (DIMS, variable))
+    axes = next((tuple(table[key]) for table, key in tables_and_keys if key in table), ())
+    if len(axes) != array.ndim:
+        raise ValueError(
+            f"{label} has shape {array.shape} but its axes are named {axes}; give one name per "
+            f"axis in dims[{variable!r}]."
+        )
+    if group in SAMPLED_GROUPS and axes[:2] != ("chain", "draw"):
+        raise ValueError(
+            f"{label} must begin with the axes ('chain', 'draw'), as all of group {group!r}; got {axes}."
+        )
+    return axes
+
+
+def _labels(group: str, axis: str, size: int, coords: Mapping[str, ArrayLike]) -> NDArray[Any]:
+    labels = np.asarray(coords.get(axis, np.arange(size)))
+    if len(labels) == size:
+        return labels
+    if axis in ("chain", "draw"):  # groups differ in how many draws they hold
+        return np.arange(size)
+    raise ValueError(
+        f"group {group!r} has {size} along {axis!r} but coords[{axis!r}] has {len(labels)} labels."
+    )
+
+
+def _container(datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> InferenceResult:
+    az = load_arviz()
+    if _is_classic(az):  # its from_dict drops groups it does not know; the constructor keeps them
+        return az.InferenceData(attrs=dict(attrs), **datasets)
+    return _tree(datasets, attrs)
+
+
+def _tree(datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:
+    import xarray as xr
+
+    tree = xr.DataTree.from_dict(dict(datasets))
+    tree.attrs.update(attrs)
+    return tree
+
+
+def _groups_of(data: InferenceResult) -> dict[str, xr.Dataset]:
+    if hasattr(data, "children"):
+        return {name: child.to_dataset() for name, child in data.children.items()}
+    return dict(data.items())
+
+
+def to_netcdf(data: InferenceResult, path: str | os.PathLike[str]) -> Path:
+    """Write an export to netCDF, whole or not at all; either generation reads what the other wrote.
+
+    Numbers are compressed (zlib level 4 after byte shuffling). The file is written beside its
+    destination and then moved there, so that an interruption leaves what was there before.
+
+    Returns:
+        The path written to.
+    """
+    path = Path(path)
+    groups = _groups_of(data)
+    encoding = {
+        f"/{group}": {
+            name: {"zlib": True, "complevel": 4, "shuffle": True}
+            for name, variable in dataset.variables.items()
+            if variable.dtype.kind in "iufb" and variable.ndim > 0
+        }
+        for group, dataset in groups.items()
+    }
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        unfinished = Path(folder) / path.name
+        _tree(groups, data.attrs or {}).to_netcdf(unfinished, engine="h5netcdf", encoding=encoding)
+        unfinished.replace(path)
+    return path
+
+
+def from_netcdf(path: str | os.PathLike[str]) -> InferenceResult:
+    """Read an export into memory; the file is closed afterwards.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not netCDF, or is damaged.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; write one with to_netcdf.")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            tree.load()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as netCDF; write it again.") from error
+    return _container(_groups_of(tree), dict(tree.attrs))
+
+
+def elpd(
+    log_px: ArrayLike,
+    se: ArrayLike,
+    khat: ArrayLike,
+    *,
+    num_samples: int,
+    sentences: ArrayLike | None = None,
+    name: str = "log_px",
+) -> Any:
+    r"""Present held-out log-evidence as ArviZ's ``ELPDData``, for ``az.plot_khat`` and ``az.compare``.
+
+    .. math:: elpd = \sum_{i=1}^n \log \hat p(x_i), \qquad se^2 = n \, Var_i(\log \hat p(x_i))
+
+    This is the ELPD itself, on sentences the model was not trained on; ``az.loo`` with a latent
+    variable per sentence would instead be a harmonic mean of :math:`p(x|z)`, wrong by tens of nats.
+    The sample variance over sentences already contains the Monte Carlo noise of each, so ``se`` is not
+    added to it; it is kept as ``result["mc_se"]``. The effective number of parameters is 0 by
+    definition, for nothing is fitted to these sentences.
+
+    ``az.compare`` exponentiates its input: with texts of less than e^-700 pass
+    ``method="pseudo-BMA"``.
+
+    Args:
+        log_px: Nats per sentence, shape [n].
+        se: Monte Carlo standard error of each, nats, shape [n].
+        khat: Pareto shape of each sentence's weights, shape [n].
+        num_samples: Importance samples per sentence, which set the threshold on k-hat.
+        sentences: Labels, shape [n]; 0 to n - 1 if None.
+        name: What the numbers are called in plots.
+
+    Raises:
+        ValueError: If there are fewer than two sentences, or the arrays differ in length.
+
+    Example:
+        >>> result = elpd([-40.0, -42.0], [0.1, 0.1], [0.2, 0.9], num_samples=1000)
+        >>> float(result["se"]), bool(result["warning"])
+        (2.0, True)
+    """
+    import xarray as xr
+
+    az = load_arviz()
+    columns = {"log_px": np.asarray(log_px), "se": np.asarray(se), "khat": np.asarray(khat)}
+    labels = np.arange(columns["log_px"].size) if sentences is None else np.asarray(sentences)
+    shapes = {key: value.shape for key, value in {**columns, "sentences": labels}.items()}
+    if len(set(shapes.values())) > 1 or labels.ndim != 1 or labels.size < 2:
+        raise ValueError(
+            "log_px, se, khat and sentences must have one value per sentence, for at least two "
+            f"sentences; got shapes {shapes}."
+        )
+    per_sentence = {
+        key: xr.DataArray(value.astype(float), dims="sentence", coords={"sentence": labels}, name=key)
+        for key, value in columns.items()
+    }
+    n, good_k = labels.size, khat_threshold(num_samples)
+    common = {
+        "se": float(np.sqrt(n * columns["log_px"].var(ddof=1))),
+        "n_samples": num_samples,
+        "n_data_points": n,
+        "warning": bool((columns["khat"] > good_k).any()),
+        "good_k": good_k,
+        "scale": "log",
+        "pareto_k": per_sentence["khat"],
+    }
+    total, pointwise = float(columns["log_px"].sum()), per_sentence["log_px"].rename(name)
+    if _is_classic(az):  # a pandas Series; the name of its first entry says which criterion it is
+        series = {"elpd_loo": total, "se": common["se"], "p_loo": 0.0, "loo_i": pointwise}
+        result = az.ELPDData({**series, **common})
+    else:
+        kinds = import_module("arviz_stats.utils")
+        fields = {"elpd": total, "p": 0.0, "elpd_i": pointwise, **common}
+        one_class_for_all = not hasattr(kinds, "ELPDDataLOO")  # ArviZ 1.0; later a class a criterion
+        result = kinds.ELPDData(kind="loo", **fields) if one_class_for_all else kinds.ELPDDataLOO(**fields)
+    result["mc_se"] = per_sentence["se"]
+    return result
+
+
+def summary_table(
+    data: InferenceResult, sentences: Sequence[Any] | None = None, var_names: Sequence[str] = ("z",)
+) -> pd.DataFrame:
+    """Tabulate posterior moments with their Monte Carlo error, ESS and R-hat, one row per coordinate.
+
+    The columns are unrounded and the same in both generations, which differ in how they compute
+    ``ess_tail``. Costs some milliseconds per coordinate: name a few sentences.
+
+    Args:
+        data: An :func:`export` with a ``posterior``; at least two chains and four draws for R-hat.
+        sentences: Labels of the sentences to tabulate; None for all.
+        var_names: Variables of the posterior.
+
+    Returns:
+        Columns mean, sd, mcse_mean, ess_bulk, ess_tail, r_hat.
+    """
+    az = load_arviz()
+    coords = None if sentences is None else {"sentence": list(sentences)}
+    table: pd.DataFrame = az.summary(data, var_names=list(var_names), coords=coords, round_to="none")
+    return table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]]
