@@ -1,0 +1,271 @@
+"""From sentences to a corpus: who goes into which split, the vocabulary, and the record of both.
+
+Policy. Distinct sentences are ranked by a hash of their words keyed by the seed; the lowest ranks are
+the test split, the next the validation split, the others the training split. So the splits depend
+neither on the order of the text nor on any random generator, and copies of a sentence always land in
+the same split, whether or not duplicates are dropped. The vocabulary is counted on the training split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_pyro.data.errors import DataError
+from sri_pyro.data.split import Split
+from sri_pyro.data.tokens import Labelled, Sentence, TextOptions, fit_length, parse_lines
+from sri_pyro.data.vocabulary import Vocabulary
+
+MIN_SENTENCES: Final = 10
+"""Fewest distinct sentences that are split; fewer make no training, validation and test set."""
+
+MAX_UNKNOWN_SHARE: Final = 0.5
+"""A text with a larger share of unknown words is refused: its perplexity would be that of UNK."""
+
+SPLITS: Final = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a corpus came from and what was done to it; goes into the record of a run.
+
+    Attributes:
+        source: The source's name in ``SOURCES``.
+        options: The source's options, so that the corpus can be made again.
+        counts: Per file or package: ``read``, ``kept``, ``truncated``, and one entry for each reason
+            why sentences were dropped.
+        origin: Files, packages with their versions, or a grammar's facts (entropy in nats).
+        shared_with_train: Validation and test sentences that also stand in the training split; not
+            zero only where given splits overlap and duplicates are kept, and for grammars, whose
+            samples are independent.
+    """
+
+    source: str
+    options: Mapping[str, Any]
+    counts: Mapping[str, Mapping[str, int]]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    shared_with_train: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Three splits of encoded sentences, their vocabulary, and the record of how they came about.
+
+    Attributes:
+        train, valid, test: The splits.
+        vocabulary: Counted on ``train`` (for a grammar: all its words).
+        options: How a further text has to be read to be comparable.
+        provenance: The record.
+        label_names: What the labels of the splits stand for, sorted; empty without labels.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    vocabulary: Vocabulary
+    options: TextOptions
+    provenance: Provenance
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The splits by name, in the order train, valid, test."""
+        return MappingProxyType({"train": self.train, "valid": self.valid, "test": self.test})
+
+    @property
+    def exact_log_prob(self) -> Mapping[str, NDArray[np.float64]] | None:
+        """Log p(x) in nats of every sentence by split, known for grammars only; otherwise None."""
+        known = {n: s.exact_log_prob for n, s in self.splits.items() if s.exact_log_prob is not None}
+        return MappingProxyType(known) if len(known) == len(SPLITS) else None
+
+    def text(self, split: str, i: int) -> str:
+        """Sentence i of a split as text, words joined by blanks."""
+        return " ".join(self.vocabulary.decode(self.splits[split].sentence(i).tolist()))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hexadecimal of vocabulary, splits and labels: equal if and only if the data is."""
+        digest = hashlib.sha256(self.vocabulary.digest.encode())
+        digest.update("\n".join(self.label_names).encode())
+        for name, split in self.splits.items():
+            digest.update(f"{name} {len(split)} {split.labels is not None}".encode())
+            split.update_digest(digest)
+        return digest.hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """Everything about this corpus as plain values that go into a JSON or TOML file."""
+        return {
+            **asdict(self.provenance),
+            "digest": self.digest,
+            "vocabulary": {"size": len(self.vocabulary), "digest": self.vocabulary.digest},
+            "labels": list(self.label_names),
+            "splits": {
+                name: {
+                    "sentences": len(split),
+                    "tokens": split.num_tokens,
+                    "unknown_share": split.unknown_share,
+                }
+                for name, split in self.splits.items()
+            },
+        }
+
+
+def keyed_rank(words: Sequence[str], seed: int, purpose: bytes) -> bytes:
+    """A pseudo-random rank of a sentence that depends on its words, the seed and the purpose alone."""
+    key = seed.to_bytes(8, "little")
+    return hashlib.blake2b(" ".join(words).encode(), digest_size=8, key=key, person=purpose).digest()
+
+
+def split_sentences_by_hash(
+    sentences: Sequence[Sentence], fractions: Mapping[str, float], seed: int
+) -> dict[str, list[Sentence]]:
+    """Put aside a share of the distinct sentences for each name in ``fractions``; the rest is ``train``.
+
+    Raises:
+        DataError: If there are fewer than ``MIN_SENTENCES`` distinct sentences.
+    """
+    ranks = {s.words: keyed_rank(s.words, seed, b"split") for s in sentences}
+    if len(ranks) < MIN_SENTENCES:
+        raise DataError(
+            f"too few sentences to split: {len(ranks)} distinct ones are left and at least "
+            f"{MIN_SENTENCES} are needed; give more text, or a file for each split."
+        )
+    names: dict[tuple[str, ...], str] = {}
+    ranked = iter(sorted(ranks, key=ranks.__getitem__))
+    for name, fraction in fractions.items():
+        for _ in range(max(1, round(fraction * len(ranks)))):
+            names[next(ranked)] = name
+    parts: dict[str, list[Sentence]] = {"train": [], **{name: [] for name in fractions}}
+    for sentence in sentences:
+        parts[names.get(sentence.words, "train")].append(sentence)
+    return parts
+
+
+def build_corpus(
+    parts: Mapping[str, Sequence[Sentence]],
+    options: TextOptions,
+    provenance: Provenance,
+    *,
+    vocabulary: Vocabulary | None = None,
+    exact_log_prob: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Corpus:
+    """Encode three lists of sentences, with the training split's vocabulary unless one is given.
+
+    Raises:
+        DataError: If a split has no sentence, or the vocabulary no word.
+    """
+    for name in SPLITS:
+        if not parts[name]:
+            raise DataError(
+                f"no sentence is left for {name} ({describe(provenance.counts)}); "
+                "give more text, or relax min_length, max_length or drop_duplicates."
+            )
+    if vocabulary is None:
+        words = (sentence.words for sentence in parts["train"])
+        vocabulary = Vocabulary.build(words, options.max_vocabulary, options.min_count)
+        if not vocabulary.words[4:]:
+            raise DataError(
+                f"no word stands {options.min_count} times in the training split; lower min_count."
+            )
+    names = sorted({s.label for part in parts.values() for s in part if s.label is not None})
+    index: dict[str | None, int] = {None: -1, **{label: i for i, label in enumerate(names)}}
+    splits = {
+        name: Split.from_rows(
+            [vocabulary.encode(s.words) for s in parts[name]],
+            labels=[index[s.label] for s in parts[name]] if names else None,
+            exact_log_prob=None if exact_log_prob is None else exact_log_prob[name],
+        )
+        for name in SPLITS
+    }
+    known = {s.words for s in parts["train"]}
+    shared = {name: sum(s.words in known for s in parts[name]) for name in ("valid", "test")}
+    return Corpus(
+        **splits,
+        vocabulary=vocabulary,
+        options=options,
+        provenance=Provenance(**{**vars(provenance), "shared_with_train": shared}),
+        label_names=tuple(names),
+    )
+
+
+def describe(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """What was read and what became of it, for a message: ``5 read, 5 too_long``."""
+    total: Counter[str] = Counter()
+    for part in counts.values():
+        total.update(part)
+    return ", ".join(f"{number} {what}" for what, number in total.items()) or "nothing read"
+
+
+def check_known(split: Split, name: str) -> None:
+    """Refuse a text most of whose words the vocabulary does not have.
+
+    Raises:
+        DataError: If more than ``MAX_UNKNOWN_SHARE`` of the words are UNK.
+    """
+    if split.unknown_share > MAX_UNKNOWN_SHARE:
+        raise DataError(
+            f"{split.unknown_share:.0%} of the words of {name} are not in the vocabulary; it is "
+            "probably of another language or tokenisation than the text trained on."
+        )
+
+
+def encode_text(
+    lines: Iterable[str],
+    vocabulary: Vocabulary,
+    options: TextOptions,
+    *,
+    labelled: Labelled = "auto",
+    name: str = "the text",
+) -> Split:
+    """Encode a further text with a trained model's vocabulary, as its corpus was read.
+
+    Args:
+        lines: One sentence a line, for example from ``read_lines``.
+        vocabulary: The trained model's.
+        options: ``Corpus.options``; tokenisation, case, ``max_length`` and ``too_long`` apply. Every
+            other sentence is kept, short ones and copies included.
+        labelled: Whether lines begin with a label and a tab; labels are left out.
+        name: What to call the text in an error.
+
+    Returns:
+        A split whose ids are the numbers of the lines, counted from 0: blank lines and, where
+        ``too_long`` says ``drop``, longer sentences are missing from it.
+
+    Raises:
+        DataError: If nothing is left, a sentence is longer than ``too_long = "error"`` allows, or most
+            words are unknown.
+
+    Example:
+        >>> vocabulary = Vocabulary.build([("good", "day")])
+        >>> split = encode_text(["good day", "", "good night"], vocabulary, TextOptions())
+        >>> split.ids.tolist(), split.tokens.tolist()
+        ([0, 2], [4, 5, 3, 4, 1, 3])
+    """
+    rows, ids, too_long = [], [], 0
+    for i, sentence in enumerate(parse_lines(lines, options, labelled, name=name)):
+        if not sentence.words:
+            continue
+        fitted = fit_length(sentence, options, f"line {i + 1} of {name}")
+        if fitted is None:
+            too_long += 1
+            continue
+        rows.append(vocabulary.encode(fitted.words))
+        ids.append(i)
+    if not rows and too_long:
+        raise DataError(
+            f"every sentence of {name} is longer than max_length = {options.max_length} words; "
+            "give shorter sentences, one a line."
+        )
+    if not rows:
+        raise DataError(f"{name} has no sentence; give one a line.")
+    split = Split.from_rows(rows, ids=ids)
+    check_known(split, name)
+    return split

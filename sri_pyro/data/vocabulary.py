@@ -1,0 +1,153 @@
+"""The words a model knows, and their ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sri_pyro.data.errors import DataError
+from sri_pyro.data.reading import read_lines
+from sri_pyro.types import EOS, SPECIAL_SYMBOLS, UNK
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words and their ids; the four special symbols come first, at ids 0 to 3.
+
+    A user's text cannot forge a special symbol. A literal ``<unk>`` is encoded as UNK, which is what
+    corpora with rare words replaced mean by it; literal ``<s>``, ``</s>`` and ``<pad>`` are words
+    outside the vocabulary, and so are UNK as well: they never begin, end or pad a sentence.
+
+    Attributes:
+        words: All entries in the order of their ids, the special symbols included.
+
+    Raises:
+        DataError: If the special symbols are not in front, or an entry is blank, has white space
+            inside or stands twice.
+
+    Example:
+        >>> vocabulary = Vocabulary.build([("a", "rose", "is", "a", "rose")])
+        >>> vocabulary.words[4:], vocabulary.encode(["a", "rose", "tree"])
+        (('a', 'rose', 'is'), [4, 5, 1, 3])
+        >>> vocabulary.decode([4, 5, 3, 6])
+        ['a', 'rose']
+    """
+
+    words: tuple[str, ...]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.words[: len(SPECIAL_SYMBOLS)] != SPECIAL_SYMBOLS:
+            raise DataError(
+                f"a vocabulary begins with {' '.join(SPECIAL_SYMBOLS)}; "
+                f"got {' '.join(self.words[: len(SPECIAL_SYMBOLS)]) or 'nothing'}."
+            )
+        for i, word in enumerate(self.words):
+            if word.split() != [word]:
+                raise DataError(f"entry {i} of the vocabulary is not one word: {word!r}.")
+        ids = {word: i for i, word in enumerate(self.words)}
+        if len(ids) != len(self.words):
+            twice = next(w for w, n in Counter(self.words).items() if n > 1)
+            raise DataError(f"the vocabulary lists {twice!r} more than once; each word has one id.")
+        # Special symbols are not reachable by their spelling: see the class's docstring.
+        for symbol in SPECIAL_SYMBOLS:
+            ids[symbol] = UNK
+        object.__setattr__(self, "_ids", ids)
+
+    @classmethod
+    def build(
+        cls,
+        sentences: Iterable[Sequence[str]],
+        max_size: int | None = None,
+        min_count: int = 1,
+    ) -> Vocabulary:
+        """The words of some sentences, most frequent first, ties in order of first appearance.
+
+        Args:
+            sentences: Each one a sequence of words; the training split's, and no other's.
+            max_size: Most entries, the four special symbols counted; None for no limit.
+            min_count: Words seen less often are left out.
+
+        Raises:
+            DataError: If ``max_size`` leaves no room for a word.
+        """
+        if max_size is not None and max_size <= len(SPECIAL_SYMBOLS):
+            raise DataError(
+                f"a vocabulary needs room for {len(SPECIAL_SYMBOLS)} special symbols and a word; "
+                f"got a largest size of {max_size}."
+            )
+        counts: Counter[str] = Counter()
+        for sentence in sentences:
+            counts.update(sentence)
+        for symbol in SPECIAL_SYMBOLS:
+            counts.pop(symbol, None)
+        # A Counter keeps the order of first appearance and Python's sort keeps ties in order.
+        ranked = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: -counts[w])
+        if max_size is not None:
+            ranked = ranked[: max_size - len(SPECIAL_SYMBOLS)]
+        return cls((*SPECIAL_SYMBOLS, *ranked))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, words: Sequence[str]) -> list[int]:
+        """The ids of a sentence's words, followed by EOS; words outside the vocabulary are UNK."""
+        get = self._ids.get
+        return [get(word, UNK) for word in words] + [EOS]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The words of some ids, up to the first EOS.
+
+        Raises:
+            DataError: If an id is not in the vocabulary.
+        """
+        words = []
+        for i in ids:
+            if i == EOS:
+                break
+            if not 0 <= i < len(self.words):
+                raise DataError(
+                    f"token id {i} is outside the vocabulary of {len(self.words)} entries; "
+                    "decode with the vocabulary the tokens were made with."
+                )
+            words.append(self.words[i])
+        return words
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the entries, one a line, in hexadecimal; the digest of the saved file."""
+        return hashlib.sha256(self._text().encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write one entry a line. The file is either written whole or not at all."""
+        path = Path(path)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                file.write(self._text())
+            Path(temporary).chmod(0o644)  # mkstemp keeps others from reading
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read a saved vocabulary.
+
+        Raises:
+            DataError: If the file is unreadable or is not a vocabulary; the message names it.
+        """
+        words = tuple(read_lines(path))
+        try:
+            return cls(words)
+        except DataError as error:
+            raise DataError(f"{path} is not a vocabulary: {error}") from None
+
+    def _text(self) -> str:
+        return "".join(f"{word}\n" for word in self.words)
