@@ -1,8 +1,9 @@
 r"""Evidence: estimates of log p(x) of every sentence, with what is needed to judge them.
 
 Every estimator here averages importance weights :math:`w = p(x, z)/r(z)` over draws from a density r that is
-evaluated exactly, so that :math:`\mathbb{E}\, \hat p(x) = p(x)` and :math:`\mathbb{E} \log \hat p(x) \le \log p(x)`; the
-one exception, ``jacobian``, is here for fidelity to the paper and refuses where it is not valid.
+evaluated exactly, so that :math:`\mathbb{E}\, \hat p(x) = p(x)` and
+:math:`\mathbb{E} \log \hat p(x) \le \log p(x)`; the one exception, ``jacobian``, is here for fidelity to the
+paper and refuses where it is not valid.
 
 Axes: S draws, B sentences, D latent dimensions. Nats throughout.
 """
@@ -67,7 +68,8 @@ class SentenceEvidence:
         ess: Effective sample size of the weights.
         num_samples: Draws used.
         threshold: For k-hat at that number of draws.
-        kl_posterior_prior: :math:`\mathrm{KL}(p(z \mid x) \| p(z)) = \mathbb{E}_{p(z \mid x)} \log p(x \mid z) - \log p(x)`, nats.
+        kl_posterior_prior: KL(p(z | x) || p(z)), nats: the self-normalised posterior mean of log p(x | z),
+            less log p(x). It does not depend on the inference.
         posterior_mean: Self-normalised posterior mean of z, shape [B, D].
     """
 
@@ -87,13 +89,15 @@ class SentenceEvidence:
         num_samples = log_w.shape[0]
         log_px = torch.where(draws.refused, torch.nan, log_mean_exp(log_w))
         weights = normalised(log_w)
+        # Without a latent dimension one draw is exact, and there is no tail to judge.
+        exact = draws.z.shape[-1] == 0
         return cls(
             log_px=log_px,
-            se=log_mean_exp_se(log_w),
-            khat=pareto_smooth(log_w)[1],
+            se=torch.zeros_like(log_px) if exact else log_mean_exp_se(log_w),
+            khat=torch.full_like(log_px, -torch.inf) if exact else pareto_smooth(log_w)[1],
             ess=effective_sample_size(log_w),
             num_samples=torch.full_like(log_px, num_samples),
-            threshold=torch.full_like(log_px, khat_threshold(num_samples)),
+            threshold=torch.full_like(log_px, 0.7 if exact else khat_threshold(num_samples)),
             kl_posterior_prior=(weights * draws.log_likelihood.double()).sum(0) - log_px,
             posterior_mean=torch.einsum("sb,sbd->bd", weights, draws.z.double()),
         )
@@ -150,7 +154,8 @@ def score(target: Target, z: Tensor, log_proposal: Tensor, rounds: int = 1) -> W
     """Exact weights of draws whose proposal density is known; chunked to bound memory."""
     chunk = max(1, COLUMNS // max(1, target.batch_size))
     log_prior, log_likelihood = (
-        torch.cat(values) for values in zip(*(target.value(part) for part in z.split(chunk)), strict=True)
+        torch.cat(values)
+        for values in zip(*(target.value(part) for part in torch.split(z, chunk)), strict=True)
     )
     count = torch.zeros(target.batch_size, dtype=torch.int64, device=z.device)
     return Weighted(
@@ -273,8 +278,8 @@ class JacobianImportance:
 
     This is the density of z_K *given the noise*, not that of z_K: the weights are unbiased only while every
     step is one-to-one, and at useful step sizes their variance is infinite. Where a determinant is negative
-    a step folds, :math:`|\det|` over-states p(x), and the estimator refuses to give a number. Costs D gradients
-    more per step. Never a headline.
+    a step folds, :math:`|\det|` over-states p(x), and the estimator refuses to give a number. Costs D
+    gradients more per step. Never a headline.
 
     Attributes:
         num_samples: S; the authors' release uses 10.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -127,7 +127,8 @@ def gaussian_gradient(target: Target, inference: ShortRunLangevin, scale: float,
         return integrator.begin(noise.start, first, 1.0, noise(0, noise.start))
 
     z, z_t = noise.start, torch.zeros_like(noise.start)
-    memory, memory_t = torch.func.jvp(begin, (log_scale,), (one,))
+    push: Callable[..., Any] = torch.func.jvp
+    memory, memory_t = push(begin, (log_scale,), (one,))
     for k, near in enumerate(around):
 
         def advance(
@@ -139,7 +140,7 @@ def gaussian_gradient(target: Target, inference: ShortRunLangevin, scale: float,
 
         grad = target.value_and_grad(z).grad
         grad_t = target.hessian_vector_product(z, z_t)
-        (z, memory), (z_t, memory_t) = torch.func.jvp(
+        (z, memory), (z_t, memory_t) = push(
             advance, (z, memory, grad, log_scale), (z_t, memory_t, grad_t, one)
         )
     if not bool((z.abs() < FAR).all()):

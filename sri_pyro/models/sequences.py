@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pyro.distributions as dist
 import torch
@@ -99,7 +99,7 @@ class TokenSequence(dist.TorchDistribution):  # type: ignore[misc]
         (torch.Size([3]), torch.Size([7]), torch.Size([3, 7]))
     """
 
-    arg_constraints = {}  # noqa: RUF012  # the base class reads it as a plain class attribute
+    arg_constraints: ClassVar[dict[str, object]] = {}
     support = constraints.independent(constraints.nonnegative_integer, 1)
 
     def __init__(self, decoder: Scorer, z: Tensor, length: int) -> None:
@@ -107,9 +107,7 @@ class TokenSequence(dist.TorchDistribution):  # type: ignore[misc]
         self.z = z
         super().__init__(z.shape[:-1], torch.Size((length,)), validate_args=False)
 
-    def expand(
-        self, batch_shape: torch.Size, _instance: TokenSequence | None = None
-    ) -> TokenSequence:
+    def expand(self, batch_shape: torch.Size, _instance: TokenSequence | None = None) -> TokenSequence:
         """The same law over a larger batch."""
         z = self.z.expand(torch.Size(batch_shape) + self.z.shape[-1:])
         return TokenSequence(self.decoder, z, self.event_shape[0])

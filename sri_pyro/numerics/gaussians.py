@@ -41,7 +41,8 @@ def moments(z_SBD: Tensor, weights_SB: Tensor | None = None) -> Moments:
     mean = torch.einsum("sb,sbd->bd", weights_SB, z_SBD)
     centred = z_SBD - mean
     spread = torch.einsum("sb,sbd,sbe->bde", weights_SB, centred, centred)
-    return Moments(mean, spread / (1 - weights_SB.square().sum(0))[:, None, None])
+    covariance: Tensor = spread / (1 - weights_SB.square().sum(0))[:, None, None]
+    return Moments(mean, covariance)
 
 
 def log_det(matrix: Tensor) -> Tensor:
@@ -56,7 +57,8 @@ def log_det(matrix: Tensor) -> Tensor:
             "a covariance is not positive definite: there are too few draws for the number of "
             "dimensions, or chains have not moved. Use more draws than latent dimensions + 1."
         )
-    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    half: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 2 * half
 
 
 def gaussian_entropy(z_SBD: Tensor) -> Tensor:
@@ -132,9 +134,7 @@ class Gaussian(NamedTuple):
 
     def sample(self, num_samples: int) -> Tensor:
         """Independent draws, shape [S, B, D]."""
-        noise = torch.randn(
-            (num_samples, *self.mean.shape), dtype=self.mean.dtype, device=self.mean.device
-        )
+        noise = torch.randn((num_samples, *self.mean.shape), dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + torch.einsum("bde,sbe->sbd", self.factor, noise)
 
     def log_prob(self, z_SBD: Tensor) -> Tensor:
@@ -143,4 +143,5 @@ class Gaussian(NamedTuple):
         whitened = torch.linalg.solve_triangular(self.factor, centred, upper=False)
         half_log_det = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = 0.5 * z_SBD.shape[-1] * math.log(2 * math.pi)
-        return (-0.5 * whitened.square().sum(1) - half_log_det[:, None] - constant).T
+        log_prob: Tensor = -0.5 * whitened.square().sum(1) - half_log_det[:, None] - constant
+        return log_prob.T

@@ -11,7 +11,9 @@ from sri_pyro.types import PAD
 
 
 class BagOfWordsDecoder(Decoder):
-    r"""Independent tokens until the end is drawn: :math:`p(x \mid z) = \prod_t \operatorname{softmax}(f(z))_{x_t}`.
+    r"""Independent tokens until the end is drawn.
+
+    .. math:: p(x \mid z) = \prod_t \operatorname{softmax}(f(z))_{x_t}
 
     The end of the sentence is one of the tokens, so this is a proper law over sentences; it knows
     topics, not order. What z explains here, no recurrent network could have explained instead.

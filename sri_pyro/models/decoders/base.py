@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sri_pyro.models.sequences import Strategy, TokenSequence
 from sri_pyro.target import ConditionedLikelihood
-from sri_pyro.types import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK, Batch
+from sri_pyro.types import BOS, EOS, PAD, SPECIAL_SYMBOLS, Batch
 
 State = Any
 """What a decoder carries from token to token; its own business."""
@@ -39,8 +40,7 @@ class Decoder(nn.Module, ABC):
             )
         if latent_dim < 0 or max_length < 1:
             raise ValueError(
-                f"latent_dim must be at least 0 and max_length at least 1; got {latent_dim} and "
-                f"{max_length}."
+                f"latent_dim must be at least 0 and max_length at least 1; got {latent_dim} and {max_length}."
             )
         self.vocab_size = vocab_size
         self.latent_dim = latent_dim
@@ -92,15 +92,13 @@ class Decoder(nn.Module, ABC):
                 f"token ids must lie in [0, {self.vocab_size}); got {int(tokens.min())} to "
                 f"{int(tokens.max())}. Encode the text with the vocabulary this decoder was built for."
             )
-        shape = torch.broadcast_shapes(z.shape[:-1], tokens.shape[:-1])
+        shape = torch.Size(np.broadcast_shapes(z.shape[:-1], tokens.shape[:-1]))
         z = z.expand(*shape, z.shape[-1]).reshape(shape.numel(), z.shape[-1])
         tokens = tokens.expand(*shape, tokens.shape[-1]).reshape(-1, tokens.shape[-1])
         return self.token_log_probs(z, tokens).sum(-1).reshape(shape)
 
     @torch.no_grad()
-    def generate(
-        self, z: Tensor, max_length: int | None = None, strategy: Strategy | None = None
-    ) -> Tensor:
+    def generate(self, z: Tensor, max_length: int | None = None, strategy: Strategy | None = None) -> Tensor:
         """Write sentences for codes z [..., D]: ids of shape [..., max_length], ``PAD`` after the end.
 
         Args:
@@ -123,22 +121,6 @@ class Decoder(nn.Module, ABC):
             tokens[:, t] = torch.where(ended, PAD, token)
             ended |= token == EOS
         return tokens.reshape(*z.shape[:-1], length)
-
-
-def shifted(tokens: Tensor) -> Tensor:
-    """Decoder inputs: ``BOS``, then every token but the last, shape [N, T]."""
-    return torch.cat([torch.full_like(tokens[:, :1], BOS), tokens[:, :-1]], dim=1)
-
-
-def drop_words(inputs: Tensor, rate: float) -> Tensor:
-    """Replace each input word by ``UNK`` with probability ``rate``, so that z must carry it.
-
-    References:
-        Word dropout: Bowman, Vilnis, Vinyals, Dai, Jozefowicz, Bengio (2016).
-    """
-    words = (inputs != BOS) & (inputs != PAD)
-    dropped = words & (torch.rand(inputs.shape, device=inputs.device) < rate)
-    return torch.where(dropped, UNK, inputs)
 
 
 def require_rate(**rates: float) -> None:

@@ -1,8 +1,8 @@
 r"""The exact fast route of the LSTM decoder: log p(x | z) and its z-gradient, weights fixed.
 
 Three ideas. What does not depend on z is computed once per batch. The softmax gradient is attention
-over the vocabulary, :math:`\partial \log p(y \mid h)/\partial h = w_y - \mathbb{E}_{v \sim p}[w_v]`, so a fused
-kernel computes it and no token-by-vocabulary tensor is stored. The reverse pass is written out and
+over the vocabulary, :math:`\partial \log p(y \mid h)/\partial h = w_y - \mathbb{E}_{v \sim p}[w_v]`, so a
+fused kernel computes it and no token-by-vocabulary tensor is stored. The reverse pass is written out and
 computes no weight gradient.
 
 Axes: S draws, B sentences, T tokens, D latent dimensions, H hidden units, V words. Inside a step,
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sri_pyro.models.decoders.inputs import shifted
 from sri_pyro.types import PAD, Batch
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tup
         )
         return out[0, 0], lse.reshape(-1)
     means, normalisers = [], []
-    for chunk in h_NH.split(ROWS_PER_CHUNK):
+    for chunk in torch.split(h_NH, ROWS_PER_CHUNK):
         logits = torch.addmm(bias_V, chunk, weight_VH.T)
         lse = logits.logsumexp(-1)
         means.append((logits - lse[:, None]).exp_() @ weight_VH)
@@ -77,35 +78,31 @@ class ConditionedLSTM:
     @torch.no_grad()
     def build(cls, decoder: LSTMDecoder, batch: Batch) -> ConditionedLSTM:
         """Everything that does not depend on z: token-side gate inputs and target rows."""
-        from sri_pyro.models.decoders.base import shifted
-
         cell, output = decoder.cell, decoder.output
+        weights = {name: parameter.detach() for name, parameter in cell.named_parameters()}
+        bias = output.bias if output.bias is not None else output.weight.new_zeros(decoder.vocab_size)
         width = decoder.embedding.embedding_dim
         tokens_TB = batch.tokens.T
         words = decoder.embedding(shifted(batch.tokens).T)
-        input_weight = cell.weight_ih_l0
-        gates = words @ input_weight[:, :width].T + (cell.bias_ih_l0 + cell.bias_hh_l0)
+        input_weight = weights["weight_ih_l0"]
+        gates = words @ input_weight[:, :width].T + weights["bias_ih_l0"] + weights["bias_hh_l0"]
         real = tokens_TB != PAD
         targets = tokens_TB[real]
         hidden = cell.hidden_size
         start = decoder.start
-        no_bias = start is None or start.bias is None
+        start_bias = None if start is None else start.bias
         return cls(
             token_gates_TGB=gates.mT.contiguous(),
-            recurrent_GH=cell.weight_hh_l0.detach(),
+            recurrent_GH=weights["weight_hh_l0"],
             code_to_gates_GD=input_weight[:, width:].contiguous(),
             code_to_start_HD=words.new_zeros(hidden, 0) if start is None else start.weight.detach(),
-            start_bias_H=words.new_zeros(hidden) if no_bias else start.bias.detach(),  # type: ignore[union-attr]
+            start_bias_H=words.new_zeros(hidden) if start_bias is None else start_bias.detach(),
             hidden_wiring=decoder.wiring == "hidden",
             real_TB=real,
             target_weight_NH=output.weight.detach()[targets],
-            target_bias_N=(
-                words.new_zeros(len(targets)) if output.bias is None else output.bias[targets]
-            ),
+            target_bias_N=bias[targets],
             output_weight_VH=output.weight.detach(),
-            output_bias_V=(
-                words.new_zeros(decoder.vocab_size) if output.bias is None else output.bias.detach()
-            ),
+            output_bias_V=bias.detach(),
         )
 
     @torch.no_grad()
@@ -155,12 +152,8 @@ class ConditionedLSTM:
         by_token = hidden_THN.view(length, units, num_draws, -1).permute(0, 3, 2, 1)
         rows = by_token[self.real_TB]  # [real tokens, S, H]
         flat = rows.reshape(-1, units)
-        mean_weight, normaliser = vocabulary_attention(
-            flat, self.output_weight_VH, self.output_bias_V
-        )
-        logit = (
-            torch.einsum("nsh,nh->ns", rows, self.target_weight_NH) + self.target_bias_N[:, None]
-        )
+        mean_weight, normaliser = vocabulary_attention(flat, self.output_weight_VH, self.output_bias_V)
+        logit = torch.einsum("nsh,nh->ns", rows, self.target_weight_NH) + self.target_bias_N[:, None]
         log_probs = rows.new_zeros(length, by_token.shape[1], num_draws)
         log_probs[self.real_TB] = logit - normaliser.view(-1, num_draws)
         grad = rows.new_zeros(by_token.shape)

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sri_pyro.models.decoders.base import Decoder, State, drop_words, require_rate, shifted
+from sri_pyro.models.decoders.base import Decoder, State, require_rate
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
+from sri_pyro.models.decoders.inputs import drop_words, shifted
 from sri_pyro.target import ConditionedLikelihood
 from sri_pyro.types import PAD, Batch
 
@@ -48,9 +49,7 @@ class RecurrentDecoder(Decoder):
     ) -> None:
         super().__init__(vocab_size, latent_dim, max_length)
         if embedding < 1 or hidden < 1:
-            raise ValueError(
-                f"embedding and hidden must be at least 1; got {embedding} and {hidden}."
-            )
+            raise ValueError(f"embedding and hidden must be at least 1; got {embedding} and {hidden}.")
         require_rate(dropout=dropout, word_dropout=word_dropout)
         self.dropout = dropout
         self.word_dropout = word_dropout

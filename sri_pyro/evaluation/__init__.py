@@ -1,0 +1,36 @@
+"""What is claimed: from a target and draws to numbers with error bars, and a report that can be defended."""
+
+from types import MappingProxyType
+
+from sri_pyro.evaluation.annealed import AnnealedImportance
+from sri_pyro.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
+from sri_pyro.evaluation.evidence import (
+    EvidenceEstimator,
+    GaussianImportance,
+    JacobianImportance,
+    PriorImportance,
+    SentenceEvidence,
+    estimate_evidence,
+)
+
+EVIDENCE: MappingProxyType[str, type[EvidenceEstimator]] = MappingProxyType(
+    {
+        "gaussian": GaussianImportance,
+        "prior": PriorImportance,
+        "annealed": AnnealedImportance,
+        "jacobian": JacobianImportance,
+    }
+)
+
+__all__ = [
+    "EVIDENCE",
+    "AnnealedImportance",
+    "Evaluation",
+    "EvaluationOptions",
+    "GaussianImportance",
+    "JacobianImportance",
+    "PriorImportance",
+    "SentenceEvidence",
+    "estimate_evidence",
+    "evaluate",
+]

@@ -1,0 +1,236 @@
+r"""Metrics: what is claimed about a model and its inference, one definition each, with standard errors.
+
+Inputs are per-sentence numbers, so that everything can be recomputed from the table of sentences.
+Axes: n sentences, M chains, D latent dimensions. Nats throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sri_pyro.numerics.gaussians import Gaussian
+from sri_pyro.types import Estimate
+
+ACTIVE = 0.01
+"""A unit is active if its code varies between sentences with more than this variance (Burda et al. 2016)."""
+CONFIDENCE = 0.95
+Z_95 = 1.959963984540054
+
+
+def mean_estimate(values: Tensor, method: str = "") -> Estimate:
+    r"""Mean over sentences with its sampling standard error :math:`s/\sqrt n`; NaN entries are left out.
+
+    Example:
+        >>> mean_estimate(torch.tensor([1.0, 2.0, 3.0])).value
+        2.0
+    """
+    values = values[values.isfinite()].double()
+    if not len(values):
+        return Estimate(math.nan, math.nan, 0, method)
+    se = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), se, len(values), method)
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity with its two sources of error.
+
+    Attributes:
+        estimate: exp(total NLL / total tokens).
+        lower: Lower end of the 95 % interval.
+        upper: Upper end.
+        se: Standard error of the estimate, both sources together.
+        log_se_sampling: Standard error of its logarithm over the choice of sentences.
+        log_se_monte_carlo: Standard error of its logarithm over the importance draws.
+        num_tokens: Predicted tokens; the end of a sentence counts, its beginning does not.
+        num_sentences: Sentences.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    se: float
+    log_se_sampling: float
+    log_se_monte_carlo: float
+    num_tokens: int
+    num_sentences: int
+
+
+def perplexity(log_px: Tensor, se: Tensor, lengths: Tensor) -> Perplexity:
+    r"""Corpus perplexity :math:`\exp(-\sum_i \log\hat p(x_i) / \sum_i T_i)` with an interval.
+
+    The sampling error is that of a ratio estimator,
+    :math:`\sqrt{\tfrac{n}{n-1} \sum_i (\mathrm{nll}_i - R\,T_i)^2} / \sum_i T_i` with R the log-perplexity;
+    the Monte Carlo error adds :math:`\sum_i \mathrm{se}_i^2 / (\sum_i T_i)^2`. The interval is normal in the logarithm.
+
+    Args:
+        log_px: Estimates of log p(x), nats, shape [n]; NaN (refused) makes the perplexity NaN.
+        se: Their Monte Carlo standard errors, shape [n].
+        lengths: Predicted tokens, the end included, shape [n].
+
+    Example:
+        >>> uniform = -torch.tensor([3.0, 5.0]) * math.log(10)
+        >>> round(perplexity(uniform, torch.zeros(2), torch.tensor([3, 5])).estimate, 6)
+        10.0
+    """
+    lengths = lengths.double()
+    nll = -log_px.double()
+    n, tokens = len(nll), float(lengths.sum())
+    rate = float(nll.sum()) / tokens
+    residual = (nll - rate * lengths).square().sum()
+    sampling = math.sqrt(n / (n - 1) * float(residual)) / tokens if n > 1 else math.nan
+    monte_carlo = float(se.double().square().sum().sqrt()) / tokens
+    total = math.hypot(sampling, monte_carlo)
+    return Perplexity(
+        estimate=math.exp(rate),
+        lower=math.exp(rate - Z_95 * total),
+        upper=math.exp(rate + Z_95 * total),
+        se=math.exp(rate) * total,
+        log_se_sampling=sampling,
+        log_se_monte_carlo=monte_carlo,
+        num_tokens=int(tokens),
+        num_sentences=n,
+    )
+
+
+@dataclass(frozen=True)
+class ActiveUnits:
+    r"""How many latent dimensions carry information about the sentence.
+
+    Attributes:
+        count: Units whose lower confidence bound exceeds 0.01.
+        of: D.
+        naive_count: Units that the uncorrected variance of M-chain means calls active; it calls every
+            unit of a collapsed model active while M is below about 100.
+        naive_single_draw_count: The same from single draws, as much published code computes it.
+        variances: Corrected between-sentence variances, largest first.
+        lower_bounds: Their simultaneous lower bounds (Bonferroni over D, 95 %), in the same order.
+        eigenvalues: Of the corrected between-sentence covariance, largest first: the count does not
+            depend on how z is rotated.
+        active_eigenvalues: How many of them exceed 0.01.
+        num_chains: M.
+    """
+
+    count: int
+    of: int
+    naive_count: int
+    naive_single_draw_count: int
+    variances: list[float]
+    lower_bounds: list[float]
+    eigenvalues: list[float]
+    active_eigenvalues: int
+    num_chains: int
+
+
+def active_units(mean: Tensor, covariance: Tensor, num_chains: int, one_draw: Tensor) -> ActiveUnits:
+    r"""Active units from the between-sentence variance of posterior means, freed of Monte Carlo noise.
+
+    .. math:: A_j = \mathrm{Var}_i(\bar z_{ij}) - \tfrac1n \sum_i s_{ij}^2 / M
+
+    where :math:`\bar z_{ij}` is the mean of M chains and :math:`s_{ij}^2` their variance. Without the second
+    term a collapsed model has :math:`A_j \approx 1/M`, which is "active" for every M below 100.
+
+    Args:
+        mean: Chain means :math:`\bar z`, shape [n, D].
+        covariance: Covariance of the chains of each sentence, shape [n, D, D].
+        num_chains: M.
+        one_draw: One draw of each sentence, shape [n, D]; for the naive count of published code.
+
+    Raises:
+        ValueError: With fewer than two sentences or two chains.
+
+    References:
+        Active units: Burda, Grosse, Salakhutdinov (2016). The correction is the between/within analysis
+        of variance.
+    """
+    n, dim = mean.shape
+    if n < 2 or num_chains < 2:
+        raise ValueError(
+            f"active units need at least 2 sentences and 2 chains; got {n} sentences and {num_chains} chains."
+        )
+    if dim == 0:
+        return ActiveUnits(0, 0, 0, 0, [], [], [], 0, num_chains)
+    mean, within = mean.double(), covariance.double()
+    centred = mean - mean.mean(0)
+    noise = within.diagonal(dim1=-2, dim2=-1) / num_chains
+    contributions = centred.square() * n / (n - 1) - noise
+    variance = contributions.mean(0)
+    se = contributions.std(0) / math.sqrt(n)
+    one_sided = torch.special.ndtri(torch.tensor(1 - (1 - CONFIDENCE) / dim, dtype=torch.float64))
+    lower = variance - one_sided.to(se.device) * se
+    order = variance.argsort(descending=True)
+    between = centred.T @ centred / (n - 1) - within.mean(0) / num_chains
+    eigenvalues = torch.linalg.eigvalsh(between).flip(0)
+    return ActiveUnits(
+        count=int((lower > ACTIVE).sum()),
+        of=dim,
+        naive_count=int((mean.var(0) > ACTIVE).sum()),
+        naive_single_draw_count=int((one_draw.double().var(0) > ACTIVE).sum()),
+        variances=variance[order].tolist(),
+        lower_bounds=lower[order].tolist(),
+        eigenvalues=eigenvalues.tolist(),
+        active_eigenvalues=int((eigenvalues > ACTIVE).sum()),
+        num_chains=num_chains,
+    )
+
+
+def mutual_information(mean: Tensor, covariance: Tensor, held_out: Tensor) -> Estimate:
+    r"""A lower bound of the mutual information between sentence and code under q, capped at log n.
+
+    .. math:: I_q(x; z) \ge \frac1n\sum_i \mathbb{E}_{z \sim q(\cdot \mid x_i)} \log
+              \frac{r_i(z)}{\tfrac1n\sum_j r_j(z)}
+
+    with Gaussian critics :math:`r_i = \mathcal{N}(\bar z_i, \bar\Sigma)` fitted on other chains than those
+    that are scored. It is a bound whatever the critics are, and cannot exceed log n: compare systems at the same n.
+
+    Args:
+        mean: Means of the chains the critics are fitted on, shape [n, D].
+        covariance: Their covariance pooled over sentences, shape [D, D].
+        held_out: Other draws of the same posteriors, shape [m, n, D].
+
+    References:
+        The bound (InfoNCE): van den Oord, Li, Vinyals (2018); Poole et al. (2019).
+    """
+    n = len(mean)
+    if mean.shape[1] == 0:
+        return Estimate(0.0, 0.0, n, "infonce_gaussian")
+    critic = Gaussian.from_moments(mean.double()[:1], covariance.double()[None])
+    whiten = torch.linalg.inv(critic.factor[0])
+    centres = mean.double() @ whiten.T
+    gains = []
+    for draws in held_out.double():
+        log_ratio = -0.5 * torch.cdist(draws @ whiten.T, centres).square()
+        gains.append(log_ratio.diagonal() - log_ratio.logsumexp(1) + math.log(n))
+    return mean_estimate(torch.stack(gains).mean(0), "infonce_gaussian")
+
+
+@dataclass(frozen=True)
+class JensenCheck:
+    """Whether reconstruction plus KL is at least the negative log-likelihood, as it must be.
+
+    Attributes:
+        gap: Recon + KL(q || prior) - NLL, paired over sentences; KL(q || posterior) if all is right.
+        binding: Whether the KL is an upper bound or exact, so that a negative gap proves an error. A KL from
+            a Gaussian entropy is a lower estimate and may fail the check innocently.
+        violated: Whether a binding gap lies more than 3 standard errors below zero.
+    """
+
+    gap: Estimate
+    binding: bool
+    violated: bool
+
+
+def jensen_check(nll: Tensor, reconstruction: Tensor, kl: Tensor, binding: bool) -> JensenCheck:
+    """Compare per-sentence numbers, each of shape [n], in nats.
+
+    Example:
+        >>> nll, recon, kl = torch.tensor([40.0, 41.0]), torch.tensor([30.0, 30.5]), torch.tensor([6.0, 6.5])
+        >>> jensen_check(nll, recon, kl, binding=True).violated
+        True
+    """
+    gap = mean_estimate(reconstruction.double() + kl.double() - nll.double())
+    return JensenCheck(gap, binding, binding and gap.value < -3 * gap.se)
