@@ -277,9 +277,9 @@ class JacobianImportance:
     .. math:: \log w = \log p(x, z_K) - \log p(z_0) + \sum_k \log |\det(I + s_k H(z_k))|
 
     This is the density of z_K *given the noise*, not that of z_K: the weights are unbiased only while every
-    step is one-to-one, and at useful step sizes their variance is infinite. Where a determinant is negative
-    a step folds, :math:`|\det|` over-states p(x), and the estimator refuses to give a number. Costs D
-    gradients more per step. Never a headline.
+    step is one-to-one, and at useful step sizes their variance is infinite. Where :math:`I + s_k H` is not
+    positive definite a step folds, :math:`|\det|` over-states p(x), and the estimator refuses to give a number.
+    Costs D gradients more per step. Never a headline.
 
     Attributes:
         num_samples: S; the authors' release uses 10.
@@ -313,15 +313,16 @@ class JacobianImportance:
             smallest = torch.minimum(smallest, fold.smallest_eigenvalue)
         with torch.no_grad():
             weighted = score(target, end, target.log_prior(start) - log_det)
-        share = negative.double().mean(0)
-        return [
-            (
-                _all_rows(target),
-                replace(
-                    weighted, refused=share > 0, negative_share=share, smallest_eigenvalue=smallest.amin(0)
-                ),
-            )
-        ]
+        smallest = smallest.amin(0)
+        # A step that is not positive definite folds even where an even number of directions flip and the
+        # determinant stays positive.
+        judged = replace(
+            weighted,
+            refused=smallest <= 0,
+            negative_share=negative.double().mean(0),
+            smallest_eigenvalue=smallest,
+        )
+        return [(_all_rows(target), judged)]
 
 
 def _own_share(num_draws: int, dim: int) -> float:
