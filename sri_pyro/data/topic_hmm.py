@@ -83,9 +83,10 @@ class TopicHMM:
         # A last column "stop" makes the step after a word one draw from S + 1 outcomes.
         step = np.cumsum(np.concatenate([self.transition, self.stop[..., None]], -1), -1)
         start, write = np.cumsum(self.initial, -1), np.cumsum(self.emission, -1)
-        topics = np.minimum(draw(np.cumsum(self.topic_prior), random.random(n)), K - 1)
+        prior = np.cumsum(self.topic_prior)
         sentences = []
-        for k in topics:
+        for _ in range(n):
+            k = min(int(draw(prior, random.random())), K - 1)
             state = min(int(draw(start[k], random.random())), S - 1)
             written: list[str] = []
             while state < S:
