@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 HEADER = "sri_pyro"
+DIGEST = "sri_pyro.digest"
 
 
 class CheckpointError(ValueError):
@@ -42,6 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        temporary.chmod(0o644)  # mkstemp keeps others from reading
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,8 +53,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write named tensors and a JSON-able header as one file."""
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(header)
+    metadata = {HEADER: text, DIGEST: _digest(contiguous, text)}
     with atomic_path(path) as temporary:
-        save_file(contiguous, temporary, metadata={HEADER: json.dumps(header)})
+        try:
+            save_file(contiguous, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written ({error}); is the disk full?") from None
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -64,14 +72,27 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"there is no checkpoint at {path}; train first, or name another run folder.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
+            metadata = file.metadata() or {}
+            header = json.loads(metadata[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            if metadata[DIGEST] != _digest(tensors, metadata[HEADER]):
+                raise SafetensorError("its digest is not that of its content")
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a whole checkpoint of this library ({error}); it was truncated or altered. "
             "Restore it from a copy, or train again."
         ) from None
     return tensors, header
+
+
+def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+    """SHA-256 of names, types, shapes, values and the header: a flipped bit in a weight is noticed."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sri_pyro.checkpoint import atomic_path
+
 Record = dict[str, float | str]
 
 
@@ -63,5 +65,6 @@ class History:
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()[:count]
         self.records = [json.loads(line) for line in lines]
-        self._path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        with atomic_path(self._path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         self._written = len(lines)

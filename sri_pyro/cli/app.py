@@ -1,0 +1,66 @@
+"""The application: commands gathered, and every error of a user turned into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from sri_pyro.cli import describing, running, training
+
+HELP = """
+Latent-variable text models in Pyro, inferred by short-run Langevin dynamics and evaluated honestly.
+
+A run is a folder. It is made from a TOML file or a preset, and every other command works on it:
+
+    sri-pyro train experiments/demo.toml --out runs/demo
+
+    sri-pyro evaluate runs/demo
+
+    sri-pyro sample runs/demo --num 10
+
+Ctrl-C saves and stops; the same command with --resume goes on, to the same numbers.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(training.train)
+app.command()(running.evaluate)
+
+app.command()(running.sample)
+app.command()(running.interpolate)
+app.command()(running.score)
+app.command()(running.encode)
+app.command()(describing.presets)
+app.command()(describing.show)
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    sys.path.append("")  # a dotted path may name a module of the working folder
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="sri-pyro")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, OSError, FloatingPointError) as error:  # what the library says to its user
+        print(f"sri-pyro: {described(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def described(error: Exception) -> str:
+    """An error in one sentence."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f" {error.filename}" if error.filename else ""
+        return f"cannot read or write{place}: {error.strerror}"
+    return str(error)

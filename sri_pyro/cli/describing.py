@@ -1,0 +1,82 @@
+"""``sri-pyro presets`` and ``sri-pyro show``: what a configuration may say."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="A preset, to be printed whole.")] = None,
+) -> None:
+    """List the presets, or print one.
+
+    sri-pyro presets
+
+    sri-pyro presets paper
+    """
+    from sri_pyro.config import ConfigError
+    from sri_pyro.config import presets as all_presets
+
+    known = all_presets()
+    if name is None:
+        for preset, text in known.items():
+            about = " ".join(line[2:] for line in text.split("\n\n")[0].splitlines())
+            print(f"{preset}: {about}")
+        return
+    if name not in known:
+        raise ConfigError([f"unknown preset '{name}'; known: {', '.join(known)}"])
+    print(known[name], end="")
+
+
+def show(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[FILE|PRESET]", help="A configuration, to be shown whole.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override an option.")
+    ] = None,
+) -> None:
+    """Show every part and its options, or a configuration with all its defaults filled in.
+
+    sri-pyro show
+
+    sri-pyro show experiments/demo.toml --set training.epochs=3
+    """
+    from sri_pyro.config import read_config
+    from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
+
+    if source is not None:
+        print(read_config(source, overrides or []).to_toml(), end="")
+        return
+    for section, settings in SETTINGS.items():
+        print(f"[{section}]  {_about(settings)}")
+        _options(settings, set())
+    for section, table in [*SECTIONS.items(), *((f"... {t.what}", t) for t in NESTED.values())]:
+        print(f"[{section}]")
+        for kind, factory in table.entries.items():
+            print(f'  kind = "{kind}"  {_about(factory)}')
+            _options(factory, set(table.follows))
+
+
+def _about(factory: Any) -> str:
+    return (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _options(factory: Any, left_out: set[str]) -> None:
+    from sri_pyro.config.schema import keywords
+
+    for name, parameter in keywords(factory).items():
+        if name not in left_out:
+            print(f"      {name}{_default(parameter.default)}")
+
+
+def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return " (required)"
+    if value is None:
+        return " (not set)"
+    return f" = {str(value).lower() if isinstance(value, bool) else json.dumps(value)}"

@@ -1,0 +1,177 @@
+"""Commands on a run's folder: evaluate, report, sample, interpolate, score, encode."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+console = Console(stderr=True)
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that 'train' made.")]
+TextArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Plain or gzip text, one sentence a line.")
+]
+OutOption = Annotated[Path | None, typer.Option(help="Where to write the CSV; standard output by default.")]
+SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Where to compute; where it was trained, by default.")]
+
+
+def evaluate(
+    run: RunArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="evaluation.b=c", help="Override an option of the evaluation."),
+    ] = None,
+) -> None:
+    """Judge a run on its test split and write metrics.json, sentences.csv, inference.nc and report.html.
+
+    This is the only command that touches the test split.
+
+    sri-pyro evaluate runs/demo
+
+    sri-pyro evaluate runs/demo --set evaluation.split=valid --set evaluation.estimator=annealed
+    """
+    from sri_pyro.config import Begun, evaluate_run
+
+    progress = Progress(
+        TextColumn("{task.completed:.0f} of {task.total:.0f} sentences"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    task = progress.add_task("evaluate", total=None, start=False, visible=False)
+
+    def begun(what: Begun) -> None:
+        progress.update(task, total=what.sentences, visible=True)
+        progress.start_task(task)
+
+    command = ["sri-pyro", *map(shlex.quote, sys.argv[1:])]
+    with progress:
+        evaluation = evaluate_run(
+            run,
+            overrides or [],
+            command=command,
+            begun=begun,
+            watch=lambda done: progress.update(task, completed=done),
+        )
+    for line in headline(evaluation.metrics):
+        print(line)
+
+
+def headline(metrics: dict[str, dict[str, float]]) -> list[str]:
+    """The numbers one looks at first, each with its error."""
+    ppl, units, khat = metrics["perplexity"], metrics["active_units"], metrics["khat"]
+    rows = {
+        "perplexity": f"{ppl['estimate']:.2f}  (95 % interval {ppl['lower']:.2f} to {ppl['upper']:.2f})",
+        "nll": _number(metrics["nll"]),
+        "reconstruction": _number(metrics["reconstruction"]),
+        "KL(posterior || prior)": _number(metrics["kl_posterior_prior"]),
+        "KL(q || prior)": _number(metrics["kl_q_prior"]),
+        "mutual information": _number(metrics["mutual_information"]),
+        "active units": f"{units['count']} of {units['of']}  (uncorrected: {units['naive_count']})",
+        "k-hat": f"{khat['share_below']:.1%} of sentences below {khat['threshold']:.2f}; largest {khat['max']:.2f}",
+        "effective samples": f"median {metrics['ess']['median']:.0f}",
+    }
+    return [f"{name:24}{text}" for name, text in rows.items()]
+
+
+def _number(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.3f} ± {estimate['se']:.3f} nats per sentence"
+
+
+def sample(
+    run: RunArgument,
+    num: Annotated[int, typer.Option(help="How many sentences.")] = 10,
+    temperature: Annotated[float, typer.Option(help="1 samples the model, 0 decodes greedily.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling; 1 keeps every word.")] = 1.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Write sentences for codes drawn from the prior.
+
+    sri-pyro sample runs/demo --num 10 --temperature 0.7
+    """
+    from sri_pyro.config import load_run, seed_everything
+
+    loaded = load_run(run, device)
+    seed_everything(seed)
+    for text in loaded.sample(num, temperature, top_p):
+        print(text)
+
+
+def interpolate(
+    run: RunArgument,
+    first: Annotated[str, typer.Argument(help="A sentence.")],
+    last: Annotated[str, typer.Argument(help="Another one.")],
+    steps: Annotated[int, typer.Option(help="How many sentences, both ends counted.")] = 7,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Decode along the line between the codes of two sentences.
+
+    sri-pyro interpolate runs/demo "where are you from ?" "i have a meeting tomorrow ."
+    """
+    from sri_pyro.config import load_run, seed_everything
+
+    loaded = load_run(run, device)
+    seed_everything(seed)
+    for share, text in loaded.interpolate(first, last, steps).itertuples(index=False):
+        print(f"{share:.2f}  {text}")
+
+
+def score(
+    run: RunArgument,
+    file: TextArgument,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Estimate log p(x) of every sentence of a text, with its standard error and k-hat, as CSV.
+
+    sri-pyro score runs/demo my.txt --out scores.csv
+    """
+    from sri_pyro.config import load_run, seed_everything
+
+    loaded = load_run(run, device)
+    seed_everything(seed)
+    _write(loaded.score(file), out)
+
+
+def encode(
+    run: RunArgument,
+    file: TextArgument,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Give the posterior mean and standard deviation of z for every sentence of a text, as CSV.
+
+    sri-pyro encode runs/demo my.txt --out codes.csv
+    """
+    from sri_pyro.config import load_run, seed_everything
+
+    loaded = load_run(run, device)
+    seed_everything(seed)
+    _write(loaded.encode(file), out)
+
+
+def _write(frame: pd.DataFrame, out: Path | None) -> None:
+    from sri_pyro.checkpoint import atomic_path
+
+    if out is None:
+        frame.to_csv(sys.stdout, index=False)
+        return
+    with atomic_path(out) as temporary:
+        frame.to_csv(temporary, index=False)
+    console.print(f"{len(frame)} sentences written to {out}", highlight=False)

@@ -1,0 +1,133 @@
+"""``sri-pyro train``: cost first, then progress; Ctrl-C saves."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from sri_pyro.config import Config
+
+console = Console(stderr=True)
+
+
+def train(
+    source: Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A TOML file, or a preset's name.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; it must not exist yet, unless resumed.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override an option; may be repeated.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
+) -> None:
+    """Train a model into a new folder.
+
+    sri-pyro train experiments/demo.toml --out runs/demo
+
+    sri-pyro train paper --set data.kind=text --set data.path=my.txt --out runs/mine
+
+    sri-pyro train default --set data.kind=sotu --set model.prior.kind=mixture --out runs/mixture
+
+    The options of every part: sri-pyro show. A killed run continues with --resume and ends with the same
+    weights, bit by bit.
+    """
+    from sri_pyro.config import Told, read_config
+    from sri_pyro.config import train as train_run
+    from sri_pyro.training import Stopped
+
+    config = read_config(source, overrides or [])
+    command = ["sri-pyro", *map(shlex.quote, sys.argv[1:])]
+    with stop_on_signal() as stopping, Bar(config) as bar:
+        told = Told(
+            cost=lambda cost: console.print(f"expected: {cost}", highlight=False),
+            watch=bar.watch,
+            should_stop=lambda: bool(stopping),
+        )
+        try:
+            history = train_run(config, out, resume=resume, command=command, told=told)
+        except Stopped:
+            again = [*command, *([] if resume else ["--resume"])]
+            console.print(
+                f"stopped and saved; continue with: {' '.join(again)}", highlight=False, soft_wrap=True
+            )
+            raise typer.Exit(130) from None
+    best = min(history.of("validation"), key=lambda record: float(record["nll"]))
+    print(
+        f"trained: {out}; best validation nll {best['nll']:.2f} nats per sentence, perplexity {best['ppl']:.2f}, "
+        f"KL(posterior || prior) {best['kl_posterior_prior']:.2f} nats, after epoch {best['epoch']:g}"
+    )
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM while the block runs; the second one acts as ever."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Bar:
+    """Live progress: a bar over epochs, and a line for every validation and event.
+
+    Args:
+        config: Whose epochs are counted.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._epochs = config.training.options["epochs"]
+        self._progress = Progress(
+            TextColumn("epoch {task.completed:.2f} of {task.total:g}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("train", total=self._epochs, note="", start=False, visible=False)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def watch(self, record: Mapping[str, float | str]) -> None:
+        """Show a record of training."""
+        if not self._progress.tasks[0].started:
+            self._progress.start_task(self._task)
+        if record["kind"] == "event":
+            console.print(f"step {record['step']}: {record['message']}", highlight=False)
+            return
+        note = f"loss {record['loss']:.2f}" if record["kind"] == "step" else ""
+        self._progress.update(self._task, completed=float(record["epoch"]), visible=True)
+        if note:
+            self._progress.update(self._task, note=note)
+        if record["kind"] == "validation":
+            console.print(
+                f"epoch {record['epoch']:g}: validation nll {record['nll']:.3f}, perplexity {record['ppl']:.2f}, "
+                f"KL(posterior || prior) {record['kl_posterior_prior']:.3f}, reconstruction "
+                f"{record['reconstruction']:.2f}, median k-hat {record['khat']:.2f}",
+                highlight=False,
+            )

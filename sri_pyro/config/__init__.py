@@ -1,0 +1,29 @@
+"""Declarations: TOML in, a checked configuration out; what it names is built, trained and recorded here alone."""
+
+from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
+from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.judge import Begun, evaluate_run
+from sri_pyro.config.run import Run, load_run
+from sri_pyro.config.schema import ConfigError
+from sri_pyro.config.settings import Config, parse_config, presets, read_config
+from sri_pyro.config.train import Cost, Told, train
+
+__all__ = [
+    "Begun",
+    "Config",
+    "ConfigError",
+    "Cost",
+    "Run",
+    "RunFolder",
+    "Told",
+    "build",
+    "build_model",
+    "evaluate_run",
+    "load_corpus",
+    "load_run",
+    "parse_config",
+    "presets",
+    "read_config",
+    "seed_everything",
+    "train",
+]

@@ -1,0 +1,173 @@
+"""The folder of a run: which file is what, how it comes to be whole or not at all, how it is found again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sri_pyro.config import toml
+from sri_pyro.config.provenance import write_json
+from sri_pyro.config.schema import ConfigError
+from sri_pyro.config.settings import Config, parse_config
+from sri_pyro.data import Vocabulary
+from sri_pyro.training import BEST, LAST
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration with every default filled in."""
+        return self.path / "config.toml"
+
+    @property
+    def vocabulary(self) -> Path:
+        """One entry a line, in the order of the ids."""
+        return self.path / "vocabulary.txt"
+
+    @property
+    def provenance(self) -> Path:
+        """Versions, seed, data digest, command."""
+        return self.path / "provenance.json"
+
+    @property
+    def history(self) -> Path:
+        """What happened during training, as JSON lines."""
+        return self.path / "history.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Warnings and stages, with their time."""
+        return self.path / "run.log"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint: weights, optimiser, generators."""
+        return self.path / LAST
+
+    @property
+    def best(self) -> Path:
+        """The weights that did best on validation."""
+        return self.path / BEST
+
+    @property
+    def metrics(self) -> Path:
+        """The headline numbers of the last evaluation."""
+        return self.path / "metrics.json"
+
+    @property
+    def sentences(self) -> Path:
+        """Every number of every sentence of the last evaluation."""
+        return self.path / "sentences.csv"
+
+    @property
+    def inference(self) -> Path:
+        """Draws and weights of the last evaluation, for ArviZ."""
+        return self.path / "inference.nc"
+
+    @property
+    def evaluation(self) -> Path:
+        """The last evaluation whole, from which the report is drawn."""
+        return self.path / "evaluation.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The page for readers."""
+        return self.path / "report.html"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run here."""
+        return self.config.is_file()
+
+    def claim(self) -> None:
+        """See that a new run may be put here.
+
+        Raises:
+            ConfigError: If something is here already, or the place cannot be written to.
+        """
+        if self.exists:
+            raise ConfigError(
+                [
+                    f"{self.path} already holds a run; continue it with --resume, or name another folder with --out"
+                ]
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError([f"{self.path} exists and is not a run folder; name another one with --out"])
+
+    def create(self, config: Config, vocabulary: Vocabulary, record: Mapping[str, Any]) -> None:
+        """Make the folder with what is known before training; it appears whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".tmp"))
+        try:
+            draft = RunFolder(temporary)
+            draft.config.write_text(config.to_toml(), encoding="utf-8")
+            vocabulary.save(draft.vocabulary)
+            write_json(draft.provenance, record)
+            temporary.chmod(0o755)  # mkdtemp keeps others from reading
+            temporary.rename(self.path)  # takes the place of an empty folder too
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed process was in the middle of writing."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def read_config(self) -> Config:
+        """The configuration of the run.
+
+        Raises:
+            ConfigError: If there is no run here, or its configuration is not usable.
+        """
+        if not self.exists:
+            raise ConfigError([f"{self.path} is not a run folder: it has no {self.config.name}"])
+        try:
+            return parse_config(toml.loads(self.config.read_text(encoding="utf-8"), str(self.config)))
+        except ConfigError as error:
+            raise ConfigError([f"{self.config}: {problem}" for problem in error.problems]) from None
+
+    def read_record(self) -> dict[str, Any]:
+        """The provenance of the run.
+
+        Raises:
+            ConfigError: If it is missing or damaged.
+        """
+        try:
+            record: dict[str, Any] = json.loads(self.provenance.read_text(encoding="utf-8"))
+            record["data"]["vocabulary"]["digest"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ConfigError([f"{self.provenance} is missing or damaged ({error}); train again"]) from None
+        return record
+
+    def read_vocabulary(self) -> Vocabulary:
+        """The vocabulary of the run.
+
+        Raises:
+            DataError: If the file is not a vocabulary.
+            ConfigError: If it is not the one the run was trained with.
+        """
+        vocabulary = Vocabulary.load(self.vocabulary)
+        expected = self.read_record()["data"]["vocabulary"]
+        if vocabulary.digest != expected["digest"]:
+            raise ConfigError(
+                [
+                    f"{self.vocabulary} is not the vocabulary that this run was trained with: it has "
+                    f"{len(vocabulary)} entries, and the record says {expected['size']} entries with digest "
+                    f"{expected['digest'][:12]}; restore the file, or train again"
+                ]
+            )
+        return vocabulary

@@ -1,0 +1,148 @@
+"""Judge: evaluate a run on held-out sentences and write what was found into its folder."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sri_pyro.config import toml
+from sri_pyro.config.build import evaluation_section, load_corpus, seed_everything
+from sri_pyro.config.provenance import provenance, write_json
+from sri_pyro.config.run import Run, load_run
+from sri_pyro.config.schema import ConfigError
+from sri_pyro.config.settings import Config, merged, parse_config
+from sri_pyro.config.stored import save_evaluation, write_netcdf, write_sentences
+from sri_pyro.config.train import logging_to
+from sri_pyro.data import Corpus, in_order
+from sri_pyro.evaluation import Evaluation, evaluate
+from sri_pyro.inference import ShortRunLangevin
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an evaluation sets out to do.
+
+    Attributes:
+        sentences: How many.
+        split: Of which split.
+    """
+
+    sentences: int
+    split: str
+
+
+def evaluate_run(
+    folder: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    command: Sequence[str] = ("sri_pyro.evaluate_run",),
+    begun: Callable[[Begun], None] | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Judge a trained run and write metrics, sentences, draws and report into its folder.
+
+    The same weights and options give the same numbers: the configuration's seed is set first.
+
+    Args:
+        folder: Of the run.
+        overrides: ``evaluation.a=b`` each; other sections are settled by training.
+        command: The command line, for the record.
+        begun: Told what is ahead.
+        watch: Told how many sentences are done.
+
+    Raises:
+        ConfigError: If this is no run's folder, or an override is not of the section ``evaluation``.
+        CheckpointError: If the weights are missing or damaged.
+        DataError: If the text is not what it was.
+    """
+    run = load_run(folder)
+    config = overridden(run.config, overrides)
+    section = evaluation_section(config)
+    corpus = load_corpus(config)
+    check_data(run, corpus)
+    split = corpus.splits[section.split]
+    if section.num_sentences is not None and section.num_sentences < len(split):
+        split = split.subset(section.num_sentences, config.seed)
+    if begun is not None:
+        begun(Begun(len(split), section.split))
+    assert section.estimator is not None, "every preset names one"
+    with logging_to(run.folder.log):
+        log.info("evaluating %d sentences of the split %s", len(split), section.split)
+        seed_everything(config.seed)
+        evaluation = evaluate(
+            run.model,
+            run.inference,
+            in_order(split, section.batch_size),
+            section.estimator,
+            section,
+            tracer=_tracer(run.inference),
+            watch=watch,
+        )
+        write_evaluation(run, config, corpus, evaluation, command)
+    return evaluation
+
+
+def overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """A run's configuration with another evaluation."""
+    given: dict[str, Any] = {}
+    for text in overrides:
+        given = merged(given, toml.override(text))
+    if settled := sorted(set(given) - {"evaluation"}):
+        raise ConfigError(
+            [
+                f"section '{name}' was settled by training; an evaluation can set evaluation.* alone"
+                for name in settled
+            ]
+        )
+    return parse_config(config.plain(), overrides)
+
+
+def check_data(run: Run, corpus: Corpus) -> None:
+    """See that the text is the one trained on: a changed file would move sentences between the splits.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if corpus.digest != run.folder.read_record()["data_digest"]:
+        raise ConfigError(
+            [
+                f"the text is not what {run.folder.path} was trained on, so that test sentences may have been "
+                "trained on; restore the text, or train again"
+            ]
+        )
+
+
+def _tracer(inference: nn.Module) -> Any:
+    """The same inference with its path recorded; None where there is no path."""
+    if not isinstance(inference, ShortRunLangevin):
+        return None
+    tracer = copy.deepcopy(inference)
+    tracer.record_path = True
+    return tracer
+
+
+def write_evaluation(
+    run: Run, config: Config, corpus: Corpus, evaluation: Evaluation, command: Sequence[str]
+) -> None:
+    """Write everything that an evaluation found."""
+    folder = run.folder
+    record = provenance(config, corpus.record(), command)
+    texts = [run.text(tokens) for tokens in evaluation.tokens]
+    write_json(folder.metrics, {**evaluation.metrics, "provenance": record})
+    write_sentences(folder.sentences, evaluation, texts)
+    facts = {
+        "seed": str(config.seed),
+        "data_digest": record["data_digest"],
+        "configuration": config.to_toml(),
+    }
+    facts |= {f"{name}_version": number for name, number in record["versions"].items()}
+    write_netcdf(folder.inference, evaluation, texts, facts)
+    save_evaluation(folder.evaluation, evaluation)

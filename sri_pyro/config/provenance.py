@@ -1,0 +1,65 @@
+"""Provenance: what a result was made from, by what, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sri_pyro.checkpoint import atomic_path
+from sri_pyro.config.settings import Config
+
+PACKAGES = {"torch": "torch", "pyro": "pyro-ppl", "numpy": "numpy", "arviz": "arviz", "sri_pyro": "sri_pyro"}
+
+
+def provenance(config: Config, data: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """The record of a run: JSON-able, and the same whenever nothing has changed.
+
+    Args:
+        config: What was asked for.
+        data: ``Corpus.record()``.
+        command: The command line.
+    """
+    return {
+        "configuration": config.plain(),
+        "configuration_digest": config.digest,
+        "seed": config.seed,
+        "data": dict(data),
+        "data_digest": data["digest"],
+        "versions": versions(),
+        "command": " ".join(command),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name, package in PACKAGES.items():
+        try:
+            found[name] = version(package)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON atomically; what is not finite becomes null, which every reader understands."""
+    with atomic_path(path) as temporary:
+        text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

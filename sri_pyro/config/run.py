@@ -1,0 +1,237 @@
+"""Run: a trained model with all that belongs to it, loaded from its folder, and what one asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from sri_pyro import checkpoint
+from sri_pyro.config.build import (
+    available_devices,
+    build_model,
+    evaluation_section,
+    find_device,
+    text_options,
+)
+from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.settings import Config
+from sri_pyro.data import DataError, Split, Vocabulary, encode_text, in_order, read_lines
+from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
+from sri_pyro.evaluation.evidence import Weighted
+from sri_pyro.models import LatentTextModel, Strategy
+from sri_pyro.numerics.weights import normalised
+from sri_pyro.types import PAD, UNK, Batch
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model, loaded.
+
+    Everything random draws from PyTorch's generator; seed it for the same numbers again.
+
+    Attributes:
+        folder: Where it came from.
+        config: What it was made by.
+        model: With its best weights, in eval mode.
+        inference: With its tuned step size.
+        vocabulary: Of the model.
+    """
+
+    folder: RunFolder
+    config: Config
+    model: LatentTextModel
+    inference: nn.Module
+    vocabulary: Vocabulary
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def score(self, sentences: Path | Iterable[str]) -> pd.DataFrame:
+        """Estimate log p(x) of any sentences, by the estimator that the configuration names.
+
+        Args:
+            sentences: One text each, or the path of a file with one a line. Blank ones are left out, and
+                longer ones as the configuration's ``too_long`` says.
+
+        Returns:
+            One row per sentence: ``line`` (from 1), ``text`` as the model reads it, ``num_tokens`` (the end
+            counted), ``num_unknown``, ``log_px`` and its Monte Carlo standard error ``se`` in nats,
+            ``khat`` with its ``threshold``, ``ess``.
+
+        Raises:
+            DataError: If no sentence is usable.
+        """
+        frames = []
+        for batch, evidence, _ in self._weighted(sentences):
+            columns = {
+                "num_unknown": (batch.tokens == UNK).sum(-1),
+                "log_px": evidence.log_px,
+                "se": evidence.se,
+                "khat": evidence.khat,
+                "threshold": evidence.threshold,
+                "ess": evidence.ess,
+            }
+            frames.append(self._frame(batch, columns))
+        return _by_line(frames)
+
+    def encode(self, sentences: Path | Iterable[str]) -> pd.DataFrame:
+        """Posterior means and standard deviations of z, from the importance weights of ``score``.
+
+        Args:
+            sentences: As for ``score``.
+
+        Returns:
+            One row per sentence: ``line``, ``text``, ``num_tokens``, ``khat``, ``z_mean_0``, ...,
+            ``z_sd_0``, ....
+
+        Raises:
+            DataError: If no sentence is usable.
+            ValueError: If the model has no z.
+        """
+        self._require_codes("encode")
+        frames = []
+        for batch, evidence, draws in self._weighted(sentences):
+            mean, sd = posterior_moments(draws)
+            columns = {"khat": evidence.khat}
+            columns |= {f"z_mean_{d}": mean[:, d] for d in range(mean.shape[1])}
+            columns |= {f"z_sd_{d}": sd[:, d] for d in range(sd.shape[1])}
+            frames.append(self._frame(batch, columns))
+        return _by_line(frames)
+
+    def sample(self, num: int = 10, temperature: float = 1.0, top_p: float = 1.0) -> list[str]:
+        """Write sentences for draws of z from the prior.
+
+        Args:
+            num: How many.
+            temperature: 1 samples the model, 0 decodes greedily.
+            top_p: Nucleus; 1 keeps every word.
+
+        Raises:
+            ValueError: If ``num`` is below 1, or a temperature or nucleus is out of range.
+        """
+        if num < 1:
+            raise ValueError(f"the number of samples must be at least 1; got {num}.")
+        with torch.no_grad():
+            z = self.model.prior().sample((num,))
+        return self._write(z, Strategy(temperature, top_p))
+
+    def interpolate(self, first: str, last: str, steps: int = 7) -> pd.DataFrame:
+        """Decode greedily along the line between the posterior means of two sentences.
+
+        Args:
+            first: Where it starts.
+            last: Where it ends.
+            steps: How many codes, both ends counted.
+
+        Returns:
+            Columns ``share`` (of the way) and ``text``.
+
+        Raises:
+            DataError: If a sentence is not usable.
+            ValueError: If there are fewer than two steps, or the model has no z.
+        """
+        self._require_codes("interpolate")
+        if steps < 2:
+            raise ValueError(f"an interpolation needs at least 2 steps; got {steps}.")
+        codes = self.encode([first, last])
+        if len(codes) < 2:
+            raise DataError("an interpolation needs two sentences; one of those given is empty or too long.")
+        means = torch.tensor(codes.filter(like="z_mean_").to_numpy(), dtype=torch.get_default_dtype())
+        share = torch.linspace(0, 1, steps)
+        z = torch.lerp(means[:1], means[1:], share[:, None].to(means)).to(self.device)
+        return pd.DataFrame({"share": share.numpy(), "text": self._write(z, Strategy.greedy())})
+
+    def split(self, sentences: Path | Iterable[str]) -> Split:
+        """Sentences as the model reads them.
+
+        Raises:
+            DataError: If no sentence is usable.
+        """
+        if isinstance(sentences, str):
+            raise DataError(
+                f"give a list of sentences, or a Path to a file of them; got the text {sentences!r}."
+            )
+        lines = read_lines(sentences) if isinstance(sentences, Path) else sentences
+        name = str(sentences) if isinstance(sentences, Path) else "the text"
+        return encode_text(lines, self.vocabulary, text_options(self.config), name=name)
+
+    def _weighted(
+        self, sentences: Path | Iterable[str]
+    ) -> Iterator[tuple[Batch, SentenceEvidence, Weighted]]:
+        section = evaluation_section(self.config)
+        assert section.estimator is not None, "every preset names one"
+        for batch in in_order(self.split(sentences), section.batch_size):
+            target = self.model.target(batch.to(self.device))
+            yield (batch, *estimate_evidence(target, self.inference, section.estimator))
+
+    def _frame(self, batch: Batch, columns: dict[str, Tensor]) -> pd.DataFrame:
+        texts = [self.text(row) for row in batch.tokens.tolist()]
+        rest = {name: values.detach().cpu().numpy() for name, values in columns.items()}
+        lead = {"line": batch.ids.numpy() + 1, "text": texts, "num_tokens": batch.lengths.numpy()}
+        return pd.DataFrame({**lead, **rest})
+
+    def _require_codes(self, verb: str) -> None:
+        if not self.model.prior.dim:
+            raise ValueError(f"there is nothing to {verb}: the model in {self.folder.path} has no z.")
+
+    def _write(self, z: Tensor, strategy: Strategy) -> list[str]:
+        return [self.text(row) for row in self.model.decoder.generate(z, strategy=strategy).tolist()]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Token ids as words joined by blanks, up to the end of the sentence."""
+        return " ".join(self.vocabulary.decode(token for token in tokens if token != PAD))
+
+
+def posterior_moments(draws: Weighted) -> tuple[Tensor, Tensor]:
+    """Self-normalised posterior mean and standard deviation of z, each [B, D]."""
+    weights = normalised(draws.log_weight.double())
+    z = draws.z.double()
+    mean = torch.einsum("sb,sbd->bd", weights, z)
+    variance = torch.einsum("sb,sbd->bd", weights, (z - mean).square())
+    return mean, variance.sqrt()
+
+
+def _by_line(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Batches are by length; the reader's order is by line."""
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.iloc[np.argsort(whole["line"].to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def load_run(folder: Path | str, device: str | None = None) -> Run:
+    """Load a trained model from its folder.
+
+    Args:
+        folder: As ``sri-pyro train`` made it.
+        device: Where to put it; by default where it was trained, or the CPU if that device is not here.
+
+    Raises:
+        ConfigError: If this is no run's folder, or its files do not belong together.
+        CheckpointError: If there are no weights yet, or they are damaged.
+
+    Example:
+        >>> load_run("no/such/folder")
+        Traceback (most recent call last):
+            ...
+        sri_pyro.config.schema.ConfigError: no/such/folder is not a run folder: it has no config.toml
+    """
+    place = RunFolder(Path(folder))
+    config = place.read_config()
+    vocabulary = place.read_vocabulary()
+    if device is None:
+        device = config.device if config.device in ("cuda", *available_devices()) else "cpu"
+        device = "cpu" if device == "cuda" and not torch.cuda.is_available() else device
+    weights = place.best if place.best.exists() else place.last
+    tensors, _ = checkpoint.load(weights)
+    with torch.random.fork_rng():  # initial weights draw from a generator that is not ours to move
+        model, inference = build_model(config, len(vocabulary), find_device(device))
+    checkpoint.load_weights(model, checkpoint.part("model", tensors), str(weights))
+    checkpoint.load_weights(inference, checkpoint.part("inference", tensors), str(weights))
+    return Run(place, config, model.eval(), inference.eval(), vocabulary)

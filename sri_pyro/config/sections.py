@@ -1,0 +1,150 @@
+"""Sections: which table answers which choice, and the sections that are settings rather than choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sri_pyro.config.schema import Table
+from sri_pyro.data import SOURCES
+from sri_pyro.evaluation import EVIDENCE, EvaluationOptions
+from sri_pyro.evaluation.evidence import EvidenceEstimator
+from sri_pyro.inference import INFERENCES, OBJECTIVES, StepSizeTuner
+from sri_pyro.models import DECODERS, PRIORS
+from sri_pyro.numerics.langevin import INTEGRATORS, Integrator
+from sri_pyro.numerics.schedules import NOISE_SCHEDULES, STEP_SCHEDULES, NoiseSchedule, StepSchedule
+from sri_pyro.target import Target
+from sri_pyro.training import Training
+from sri_pyro.types import Batch, Progress
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What concerns the whole run.
+
+    Attributes:
+        preset: The recipe underneath: decoder wiring, sampler, warm-up, learning rule and optimiser.
+        seed: Of everything random in a run but the data's splits, which have a seed of their own.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    """
+
+    preset: str = "default"
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and 2^32 - 1; got {self.seed}.")
+
+
+@dataclass(frozen=True)
+class TrainingSection(Training):
+    """How ``fit`` trains, and on how many sentences at a time.
+
+    Attributes:
+        batch_size: Most sentences of a batch.
+    """
+
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(1, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class ValidationSection:
+    """The honest likelihood that selects the best weights, on a fixed part of the validation split.
+
+    Attributes:
+        num_sentences: Sentences, the same ones each time; fewer if the split has fewer.
+        num_samples: Importance draws of each.
+        pilot_chains: Short runs of each that the proposal is fitted to.
+        batch_size: Sentences at a time; the proposal's covariance is pooled over them.
+    """
+
+    num_sentences: int = 200
+    num_samples: int = 128
+    pilot_chains: int = 24
+    batch_size: int = 50
+
+    def __post_init__(self) -> None:
+        _at_least(
+            1, num_sentences=self.num_sentences, num_samples=self.num_samples, batch_size=self.batch_size
+        )
+        _at_least(2, pilot_chains=self.pilot_chains)
+
+
+@dataclass(frozen=True)
+class EvaluationSection(EvaluationOptions):
+    """What ``evaluate`` judges and how much it spends.
+
+    Attributes:
+        split: ``test``, which nothing else touches, or ``valid``.
+        num_sentences: A fixed random sample of that many sentences; None for all.
+        batch_size: Sentences at a time; the proposal's covariance is pooled over them.
+        estimator: Of log p(x); ``gaussian`` by default.
+    """
+
+    split: Literal["test", "valid"] = "test"
+    num_sentences: int | None = None
+    batch_size: int = 50
+    estimator: EvidenceEstimator | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(1, batch_size=self.batch_size)
+        _at_least(2, num_sentences=2 if self.num_sentences is None else self.num_sentences)
+
+
+class Untuned:
+    """A step size that stays as the schedule says."""
+
+    def __call__(
+        self, make_target: Callable[[Batch], Target], batch: Batch, progress: Progress
+    ) -> Mapping[str, float]:
+        """Do nothing."""
+        return {}
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}.")
+
+
+VOCABULARY_FOLLOWS: Final = {"vocab_size": "the data's vocabulary", "latent_dim": "dim of the prior"}
+
+SOURCE: Final = Table("source", SOURCES)
+PRIOR: Final = Table("prior", PRIORS)
+DECODER: Final = Table("decoder", DECODERS, VOCABULARY_FOLLOWS)
+INFERENCE: Final = Table("inference", INFERENCES)
+STEP_SIZE: Final = Table(
+    "step_size", {"tuner": StepSizeTuner, "none": Untuned}, {"inference": "the section inference"}
+)
+OBJECTIVE: Final = Table("objective", OBJECTIVES)
+
+NESTED: Final[Mapping[Any, Table]] = {
+    Integrator: Table("integrator", INTEGRATORS),
+    StepSchedule: Table("step_schedule", STEP_SCHEDULES),
+    NoiseSchedule: Table("noise", NOISE_SCHEDULES),
+    EvidenceEstimator: Table("estimator", EVIDENCE),
+}
+"""Which table answers for a keyword of a type."""
+
+SECTIONS: Final[Mapping[str, Table]] = {
+    "data": SOURCE,
+    "model.prior": PRIOR,
+    "model.decoder": DECODER,
+    "inference": INFERENCE,
+    "step_size": STEP_SIZE,
+    "objective": OBJECTIVE,
+}
+"""The sections that choose."""
+SETTINGS: Final[Mapping[str, type]] = {
+    "training": TrainingSection,
+    "validation": ValidationSection,
+    "evaluation": EvaluationSection,
+}
+"""The sections that only set."""

@@ -1,0 +1,220 @@
+"""Config: one run as one typed value that round-trips through TOML, and the presets underneath it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sri_pyro.config import toml
+from sri_pyro.config.schema import ConfigError, Part, Reader, listed, meant, shown, trial
+from sri_pyro.config.sections import (
+    DECODER,
+    INFERENCE,
+    NESTED,
+    OBJECTIVE,
+    PRIOR,
+    SOURCE,
+    STEP_SIZE,
+    EvaluationSection,
+    Experiment,
+    TrainingSection,
+    ValidationSection,
+)
+
+TABLES = ("data", "model", "inference", "step_size", "objective", "training", "validation", "evaluation")
+SCALARS = ("preset", "seed", "device")
+STAND_IN_VOCABULARY = 8
+"""Entries of the vocabulary that a decoder is tried out with before the data is read."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run, checked. Every part knows its constructor and all its options.
+
+    Attributes:
+        experiment: Preset, seed and device.
+        data: The source of sentences.
+        prior: p(z).
+        decoder: p(x | z); its vocabulary and latent dimension follow from data and prior.
+        inference: Draws z.
+        step_size: What tunes the inference's steps, if anything does.
+        objective: The learning rule.
+        training: How ``fit`` trains.
+        validation: What selects the best weights.
+        evaluation: What the finished model is judged by.
+    """
+
+    experiment: Part
+    data: Part
+    prior: Part
+    decoder: Part
+    inference: Part
+    step_size: Part
+    objective: Part
+    training: Part
+    validation: Part
+    evaluation: Part
+
+    @property
+    def seed(self) -> int:
+        """Of everything random but the data's splits."""
+        seed: int = self.experiment.options["seed"]
+        return seed
+
+    @property
+    def device(self) -> str:
+        """Where the tensors are."""
+        device: str = self.experiment.options["device"]
+        return device
+
+    def plain(self) -> dict[str, Any]:
+        """The whole configuration as TOML would say it, every default included."""
+        model = {"prior": self.prior.plain(), "decoder": self.decoder.plain()}
+        rest = {name: getattr(self, name).plain() for name in TABLES if name != "model"}
+        return self.experiment.plain() | {name: model if name == "model" else rest[name] for name in TABLES}
+
+    def to_toml(self) -> str:
+        """The whole configuration as TOML; ``parse_config`` reads it back to the same value."""
+        return toml.dumps(self.plain())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of ``to_toml()``, in hexadecimal."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+
+def presets() -> dict[str, str]:
+    """Every preset's TOML, by name.
+
+    Example:
+        >>> sorted(presets())
+        ['default', 'language_model', 'paper', 'released']
+    """
+    folder = resources.files("sri_pyro.config") / "presets"
+    files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".toml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
+
+
+def read_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration from a file, or from a preset's name.
+
+    Args:
+        source: A TOML file, or the name of a preset.
+        overrides: ``a.b=c`` each, with a TOML value; they win over the file, which wins over the preset.
+
+    Raises:
+        ConfigError: With every problem of the configuration.
+    """
+    path = Path(source)
+    if not path.exists() and str(source) in presets():
+        return parse_config({"preset": str(source)}, overrides)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path} is not TOML: it is not UTF-8 text"]) from None
+    except OSError as error:
+        known = f"; give a TOML file or a preset ({listed(presets())})"
+        raise ConfigError([f"{path} cannot be read: {error.strerror or error}{known}"]) from None
+    try:
+        return parse_config(toml.loads(text, str(path)), overrides)
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
+
+
+def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """Check nested tables, as TOML gives them, and fill in what the preset and the constructors say.
+
+    Where a table names another ``kind`` than the preset does, the preset's options for it do not apply.
+
+    Raises:
+        ConfigError: With every problem.
+
+    Example:
+        >>> config = parse_config({"data": "pcfg", "model": {"prior": {"dim": 8}}}, ["training.epochs=3"])
+        >>> config.prior.options["dim"], config.training.options["epochs"], config.inference.kind
+        (8, 3, 'short_run')
+    """
+    given: dict[str, Any] = {}
+    for text in overrides:
+        given = merged(given, toml.override(text))
+    data = merged(data, given)
+    preset = data.get("preset", Experiment.preset)
+    known = presets()
+    if preset not in known:
+        close = meant(preset, known) if isinstance(preset, str) else ""
+        raise ConfigError([f"unknown preset {shown(preset)}; known: {listed(known)}{close}"])
+    return _read(merged(toml.loads(known[preset], preset), data))
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the options of ``over`` put in; a table of another kind takes the old one's place.
+
+    Example:
+        >>> merged({"prior": {"kind": "mixture", "components": 4}}, {"prior": {"components": 9}})
+        {'prior': {'kind': 'mixture', 'components': 9}}
+        >>> merged({"prior": {"kind": "mixture", "components": 4}}, {"prior": "standard_normal"})
+        {'prior': {'kind': 'standard_normal'}}
+    """
+    result = dict(base)
+    for name, new in over.items():
+        old = base.get(name)
+        if isinstance(old, Mapping) and isinstance(new, str):
+            new = {"kind": new}
+        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+            result[name] = new
+        elif "kind" in new and new["kind"] != old.get("kind"):
+            result[name] = dict(new)
+        else:
+            result[name] = merged(old, new)
+    return result
+
+
+def _read(data: Mapping[str, Any]) -> Config:
+    reader = Reader(NESTED)
+    tables = {name: _table(reader, data, name) for name in TABLES}
+    for name in data:
+        if name not in TABLES + SCALARS:
+            known = listed(TABLES + SCALARS)
+            reader.problems.append(f"unknown section '{name}'; known: {known}{meant(name, TABLES + SCALARS)}")
+    model = tables["model"]
+    for name in model:
+        if name not in ("prior", "decoder"):
+            reader.problems.append(
+                f"model has no option '{name}'; it accepts: decoder, prior{meant(name, ('prior', 'decoder'))}"
+            )
+    scalars = {name: data[name] for name in SCALARS if name in data}
+    prior = reader.choice(PRIOR, model.get("prior", {}))
+    inference = reader.choice(INFERENCE, tables["inference"])
+    decoder_follows = {"vocab_size": STAND_IN_VOCABULARY, "latent_dim": trial(prior, {}).dim if prior else 1}
+    tuned = {"inference": trial(inference, {})} if inference else {}
+    parts = {
+        "experiment": reader.options("configuration", Experiment, scalars),
+        "data": reader.choice(SOURCE, tables["data"]),
+        "prior": prior,
+        "decoder": reader.choice(DECODER, model.get("decoder", {}), **decoder_follows),
+        "inference": inference,
+        # Without an inference there is nothing to try the tuner on; its own problems wait for the next attempt.
+        "step_size": reader.choice(STEP_SIZE, tables["step_size"], **tuned) if inference else None,
+        "objective": reader.choice(OBJECTIVE, tables["objective"]),
+        "training": reader.options("training", TrainingSection, tables["training"]),
+        "validation": reader.options("validation", ValidationSection, tables["validation"]),
+        "evaluation": reader.options("evaluation", EvaluationSection, tables["evaluation"]),
+    }
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return Config(**{name: part for name, part in parts.items() if part is not None})
+
+
+def _table(reader: Reader, data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = data.get(name, {})
+    if isinstance(value, str):
+        return {"kind": value}
+    if isinstance(value, Mapping):
+        return value
+    reader.problems.append(f"section '{name}' must be a table of options; got {shown(value)}")
+    return {}
