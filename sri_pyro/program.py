@@ -57,10 +57,12 @@ class ProgramTarget(Target):
 
     Attributes:
         place: Maps z [S, B, D] to every latent site, by name; differentiable in z.
+        plate: The plate of the rows.
         sites: The latent sites, in the order in which they lie in z.
     """
 
     place: Callable[[Tensor], dict[str, Placed]]
+    plate: PlateFrame
     sites: tuple[LatentSite, ...]
 
     def constrain(self, z: Tensor) -> dict[str, Tensor]:
@@ -131,6 +133,7 @@ def target_from_program(
         module=module,
         conditioned=AutogradLikelihood(evaluate.log_likelihood, module),
         place=evaluate.place,
+        plate=evaluate.plate,
         sites=evaluate.sites,
     )
 
@@ -257,24 +260,25 @@ class _Session(Messenger):  # type: ignore[misc]  # Pyro is not typed
 
 
 def _require_row_wise(program: _Program, like: Tensor) -> None:
-    """Compare one draw alone with the same draw beside others, and a row beside other rows."""
-    alone = like.new_full((1, program.plate.size, program.dim), 0.3)
-    mixed = torch.cat([alone, alone - 1, alone - 1])
-    mixed[2, 0] += 1
+    """Compare draws alone with the same draws side by side, and with a draw that has a row of each."""
+    high = like.new_full((1, program.plate.size, program.dim), 0.3)
+    low = high - 1
+    both = low.clone()
+    both[:, 0] = high[:, 0]
+
+    def log_joint(z: Tensor) -> Tensor:
+        return program.log_prior(z) + program.log_likelihood(z)
+
     try:
-        expected = program.log_prior(alone) + program.log_likelihood(alone)
-        got = program.log_prior(mixed) + program.log_likelihood(mixed)
+        at_low, at_high = log_joint(low), log_joint(high)
+        got = log_joint(torch.cat([low, high, both]))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"the program fails with an axis of draws to the left of its plates: {error}. Index batch axes "
+            f"the program fails with an axis of draws to the left of its plates ({error}); index batch axes "
             "from the right (dim=-1), and let no shape be fixed by len() of a latent."
         ) from error
-    close = partial(torch.isclose, rtol=1e-4, atol=1e-4, equal_nan=True)
-    if not (
-        close(got[0], expected[0]).all()
-        and close(got[2, 0], expected[0, 0])
-        and close(got[2], got[1])[1:].all()
-    ):
+    expected = torch.cat([at_low, at_high, torch.cat([at_high[:, :1], at_low[:, 1:]], dim=1)])
+    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise ValueError(
             "the program's log joint is not a fixed function of each row's z: a draw's value changes with "
             "the other draws, with the other rows, or by chance. Index batch axes from the right, and hand "

@@ -293,14 +293,15 @@ def test_validation_is_off_while_chains_run_and_as_it_was_afterwards() -> None:
 
 
 def test_a_run_with_other_sites_is_refused() -> None:
-    names = iter(["a", "a", "a", "a", "a", "b"])
+    name = "a"
 
     def program() -> None:
         with pyro.plate("rows", 3):
-            z = pyro.sample(next(names), dist.Normal(0.0, 1.0))
+            z = pyro.sample(name, dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
 
     target = target_from_program(program)
+    name = "b"
     with pytest.raises(
         ValueError, match=r"latent sites were \['a'\] when its target was made and are \['b'\] now"
     ):
@@ -343,6 +344,20 @@ def mixes_draws() -> None:
     with pyro.plate("rows", 3):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         pyro.sample("x", dist.Normal(z - z.reshape(-1, 3).mean(0), 1.0), obs=torch.zeros(3))
+
+
+def sees_the_first_draw() -> None:
+    with pyro.plate("rows", 3):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z - z.reshape(-1, 3)[0], 1.0), obs=torch.zeros(3))
+
+
+def first_row_sees_the_last() -> None:
+    with pyro.plate("rows", 3):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample(
+            "x", dist.Normal(z + z[..., -1:] * torch.tensor([1.0, 0.0, 0.0]), 1.0), obs=torch.zeros(3)
+        )
 
 
 def counts_from_the_left() -> None:
@@ -415,7 +430,9 @@ REFUSED = [
     ),
     (mixes_rows, MOVING),
     (mixes_draws, MOVING),
-    (counts_from_the_left, "the program fails with an axis of draws to the left of its plates: "),
+    (sees_the_first_draw, MOVING),
+    (first_row_sees_the_last, MOVING),
+    (counts_from_the_left, "the program fails with an axis of draws to the left of its plates ("),
 ]
 
 
