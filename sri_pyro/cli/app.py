@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(training.train)
 app.command()(running.evaluate)
+app.command()(running.report)
 
 app.command()(running.sample)
 app.command()(running.interpolate)
@@ -45,7 +46,8 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    sys.path.append("")  # a dotted path may name a module of the working folder
+    if "" not in sys.path:
+        sys.path.append("")  # a dotted path may name a module of the working folder
     try:
         app(args=None if arguments is None else list(arguments), prog_name="sri-pyro")
     except SystemExit as end:
@@ -63,4 +65,4 @@ def described(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" {error.filename}" if error.filename else ""
         return f"cannot read or write{place}: {error.strerror}"
-    return str(error)
+    return str(error).strip()

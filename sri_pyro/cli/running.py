@@ -67,6 +67,7 @@ def evaluate(
         )
     for line in headline(evaluation.metrics):
         print(line)
+    print(f"report: {run / 'report.html'}")
 
 
 def headline(metrics: dict[str, dict[str, float]]) -> list[str]:
@@ -88,6 +89,16 @@ def headline(metrics: dict[str, dict[str, float]]) -> list[str]:
 
 def _number(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.3f} ± {estimate['se']:.3f} nats per sentence"
+
+
+def report(run: RunArgument) -> None:
+    """Draw report.html of an evaluated run again.
+
+    sri-pyro report runs/demo
+    """
+    from sri_pyro.config import report_run
+
+    print(f"report: {report_run(run)}")
 
 
 def sample(
@@ -167,7 +178,7 @@ def encode(
 
 
 def _write(frame: pd.DataFrame, out: Path | None) -> None:
-    from sri_pyro.checkpoint import atomic_path
+    from sri_pyro.config import atomic_path
 
     if out is None:
         frame.to_csv(sys.stdout, index=False)

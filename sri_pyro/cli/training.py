@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from sri_pyro.config import Config
+    from sri_pyro.config import Config, Cost
 
 console = Console(stderr=True)
 
@@ -40,18 +40,19 @@ def train(
     The options of every part: sri-pyro show. A killed run continues with --resume and ends with the same
     weights, bit by bit.
     """
-    from sri_pyro.config import Told, read_config
+    from sri_pyro.config import Stopped, Told, read_config
     from sri_pyro.config import train as train_run
-    from sri_pyro.training import Stopped
 
     config = read_config(source, overrides or [])
     command = ["sri-pyro", *map(shlex.quote, sys.argv[1:])]
-    with stop_on_signal() as stopping, Bar(config) as bar:
-        told = Told(
-            cost=lambda cost: console.print(f"expected: {cost}", highlight=False),
-            watch=bar.watch,
-            should_stop=lambda: bool(stopping),
-        )
+    stopping: list[int] = []
+
+    def begin(cost: Cost) -> None:
+        console.print(f"expected: {cost}", highlight=False)
+        closing.enter_context(stop_on_signal(stopping))  # from here on there is something to save
+
+    with ExitStack() as closing, Bar(config) as bar:
+        told = Told(cost=begin, watch=bar.watch, should_stop=lambda: bool(stopping))
         try:
             history = train_run(config, out, resume=resume, command=command, told=told)
         except Stopped:
@@ -68,9 +69,8 @@ def train(
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
+def stop_on_signal(received: list[int]) -> Iterator[None]:
     """Collect SIGINT and SIGTERM while the block runs; the second one acts as ever."""
-    received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(number: int, frame: FrameType | None) -> None:
@@ -80,7 +80,7 @@ def stop_on_signal() -> Iterator[list[int]]:
     for number in before:
         signal.signal(number, receive)
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

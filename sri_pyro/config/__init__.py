@@ -1,12 +1,14 @@
 """Declarations: TOML in, a checked configuration out; what it names is built, trained and recorded here alone."""
 
+from sri_pyro.checkpoint import atomic_path
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
 from sri_pyro.config.folder import RunFolder
-from sri_pyro.config.judge import Begun, evaluate_run
+from sri_pyro.config.judge import Begun, evaluate_run, report_run
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config, presets, read_config
-from sri_pyro.config.train import Cost, Told, train
+from sri_pyro.config.trainer import Cost, Told, train
+from sri_pyro.training import Stopped
 
 __all__ = [
     "Begun",
@@ -15,7 +17,9 @@ __all__ = [
     "Cost",
     "Run",
     "RunFolder",
+    "Stopped",
     "Told",
+    "atomic_path",
     "build",
     "build_model",
     "evaluate_run",
@@ -24,6 +28,7 @@ __all__ = [
     "parse_config",
     "presets",
     "read_config",
+    "report_run",
     "seed_everything",
     "train",
 ]

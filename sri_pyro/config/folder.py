@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sri_pyro.config import toml
-from sri_pyro.config.provenance import write_json
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config
 from sri_pyro.data import Vocabulary
+from sri_pyro.evaluation.export import write_json
 from sri_pyro.training import BEST, LAST
 
 
@@ -62,31 +62,6 @@ class RunFolder:
     def best(self) -> Path:
         """The weights that did best on validation."""
         return self.path / BEST
-
-    @property
-    def metrics(self) -> Path:
-        """The headline numbers of the last evaluation."""
-        return self.path / "metrics.json"
-
-    @property
-    def sentences(self) -> Path:
-        """Every number of every sentence of the last evaluation."""
-        return self.path / "sentences.csv"
-
-    @property
-    def inference(self) -> Path:
-        """Draws and weights of the last evaluation, for ArviZ."""
-        return self.path / "inference.nc"
-
-    @property
-    def evaluation(self) -> Path:
-        """The last evaluation whole, from which the report is drawn."""
-        return self.path / "evaluation.safetensors"
-
-    @property
-    def report(self) -> Path:
-        """The page for readers."""
-        return self.path / "report.html"
 
     @property
     def exists(self) -> bool:

@@ -9,21 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sri_pyro.config import toml
 from sri_pyro.config.build import evaluation_section, load_corpus, seed_everything
-from sri_pyro.config.provenance import provenance, write_json
+from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, merged, parse_config
-from sri_pyro.config.stored import save_evaluation, write_netcdf, write_sentences
-from sri_pyro.config.train import logging_to
+from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
+from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.report import write_report
 from sri_pyro.inference import ShortRunLangevin
+from sri_pyro.models import StandardNormal, Strategy
 
 log = logging.getLogger(__name__)
+
+PRIOR_DRAWS = 4000
+"""Draws of a prior that is not N(0, I), for the report's comparison with the posteriors."""
+NUM_SAMPLES = 10
+NUM_RECONSTRUCTIONS = 6
+DECODINGS = 3
+"""Codes of each held-out sentence that are decoded."""
 
 
 @dataclass(frozen=True)
@@ -131,18 +142,48 @@ def _tracer(inference: nn.Module) -> Any:
 
 def write_evaluation(
     run: Run, config: Config, corpus: Corpus, evaluation: Evaluation, command: Sequence[str]
-) -> None:
-    """Write everything that an evaluation found."""
-    folder = run.folder
-    record = provenance(config, corpus.record(), command)
-    texts = [run.text(tokens) for tokens in evaluation.tokens]
-    write_json(folder.metrics, {**evaluation.metrics, "provenance": record})
-    write_sentences(folder.sentences, evaluation, texts)
-    facts = {
-        "seed": str(config.seed),
-        "data_digest": record["data_digest"],
-        "configuration": config.to_toml(),
-    }
-    facts |= {f"{name}_version": number for name, number in record["versions"].items()}
-    write_netcdf(folder.inference, evaluation, texts, facts)
-    save_evaluation(folder.evaluation, evaluation)
+) -> Path:
+    """Write everything that an evaluation found, and the page about it."""
+    prior_z = None
+    if run.model.prior.dim and not isinstance(run.model.prior, StandardNormal):
+        with torch.no_grad():
+            prior_z = run.model.prior().sample((PRIOR_DRAWS,))
+    noise = run.inference.noise(None) if isinstance(run.inference, ShortRunLangevin) else None
+    sentences = [run.text(tokens) for tokens in evaluation.tokens]
+    write_outputs(
+        run.folder.path,
+        evaluation,
+        sentences,
+        provenance(config, corpus.record(), command),
+        texts=written_texts(run, evaluation, sentences),
+        prior_z=prior_z,
+        noise_scale=noise,
+    )
+    return write_report(run.folder.path)
+
+
+def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) -> Texts:
+    """What the model writes, for readers: samples, ways between held-out sentences, and their decodings."""
+    samples = run.sample(NUM_SAMPLES)
+    if not run.model.prior.dim:
+        return Texts(samples=samples)
+    # Rows are sorted by length: take some of every length but the extremes.
+    rows = [len(sentences) * (i + 1) // (NUM_RECONSTRUCTIONS + 1) for i in range(NUM_RECONSTRUCTIONS)]
+    pairs = zip(rows, reversed(rows[len(rows) // 2 + 1 :]), strict=False)
+    paths = [run.interpolate(sentences[a], sentences[b])["text"].tolist() for a, b in pairs]
+    codes = evaluation.chains.z[:DECODINGS].to(run.device)
+    decoded = [run.write(codes[:, row], Strategy.greedy()) for row in rows]
+    originals = [sentences[row] for row in rows]
+    return Texts(samples, paths, [Reconstruction(o, d) for o, d in zip(originals, decoded, strict=True)])
+
+
+def report_run(folder: Path | str) -> Path:
+    """Draw the page of an evaluated run again, from its files alone.
+
+    Raises:
+        ConfigError: If this is no run's folder.
+        FileNotFoundError: If it holds no evaluation.
+    """
+    place = RunFolder(Path(folder))
+    place.read_config()
+    return write_report(place.path)

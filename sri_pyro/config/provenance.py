@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sri_pyro.checkpoint import atomic_path
 from sri_pyro.config.settings import Config
 
 PACKAGES = {"torch": "torch", "pyro": "pyro-ppl", "numpy": "numpy", "arviz": "arviz", "sri_pyro": "sri_pyro"}
@@ -48,18 +44,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON atomically; what is not finite becomes null, which every reader understands."""
-    with atomic_path(path) as temporary:
-        text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

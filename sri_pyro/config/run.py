@@ -121,7 +121,7 @@ class Run:
             raise ValueError(f"the number of samples must be at least 1; got {num}.")
         with torch.no_grad():
             z = self.model.prior().sample((num,))
-        return self._write(z, Strategy(temperature, top_p))
+        return self.write(z, Strategy(temperature, top_p))
 
     def interpolate(self, first: str, last: str, steps: int = 7) -> pd.DataFrame:
         """Decode greedily along the line between the posterior means of two sentences.
@@ -147,7 +147,7 @@ class Run:
         means = torch.tensor(codes.filter(like="z_mean_").to_numpy(), dtype=torch.get_default_dtype())
         share = torch.linspace(0, 1, steps)
         z = torch.lerp(means[:1], means[1:], share[:, None].to(means)).to(self.device)
-        return pd.DataFrame({"share": share.numpy(), "text": self._write(z, Strategy.greedy())})
+        return pd.DataFrame({"share": share.numpy(), "text": self.write(z, Strategy.greedy())})
 
     def split(self, sentences: Path | Iterable[str]) -> Split:
         """Sentences as the model reads them.
@@ -182,7 +182,8 @@ class Run:
         if not self.model.prior.dim:
             raise ValueError(f"there is nothing to {verb}: the model in {self.folder.path} has no z.")
 
-    def _write(self, z: Tensor, strategy: Strategy) -> list[str]:
+    def write(self, z: Tensor, strategy: Strategy | None = None) -> list[str]:
+        """Sentences for codes z [N, D]; ancestral samples unless a strategy says otherwise."""
         return [self.text(row) for row in self.model.decoder.generate(z, strategy=strategy).tolist()]
 
     def text(self, tokens: Sequence[int]) -> str:

@@ -194,7 +194,8 @@ class Reader:
             faults = {str(fault["loc"][0]): fault for fault in reversed(error.errors(include_url=False))}
             self.problems += [sentence(what, name, faults[name]) for name in sorted(faults)]
             return {}
-        return {name: getattr(model, name) for name in type(model).model_fields}
+        read = {name: getattr(model, name) for name in type(model).model_fields}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
 
     def _builds(self, part: Part, given: Mapping[str, Any]) -> bool:
         """Whether the constructor takes the values: ranges are stated there, and nowhere else."""

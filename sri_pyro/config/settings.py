@@ -120,8 +120,9 @@ def read_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
     except OSError as error:
         known = f"; give a TOML file or a preset ({listed(presets())})"
         raise ConfigError([f"{path} cannot be read: {error.strerror or error}{known}"]) from None
+    data = toml.loads(text, str(path))
     try:
-        return parse_config(toml.loads(text, str(path)), overrides)
+        return parse_config(data, overrides)
     except ConfigError as error:
         raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 

@@ -1,0 +1,52 @@
+# make demo: from nothing to a trained, evaluated model and its report.   make test: everything CI checks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := runs/demo
+
+.PHONY: demo test lint types floors tests clean
+
+demo: $(VENV)/.for-demo
+	@$(BIN)/sri-pyro train experiments/demo.toml --out $(DEMO) --resume
+	@$(BIN)/sri-pyro evaluate $(DEMO) > $(DEMO)/headline.txt
+	@echo; echo "Headline numbers"; cat $(DEMO)/headline.txt
+	@echo; echo "Ten sentences from the prior"; $(BIN)/sri-pyro sample $(DEMO) --num 10
+	@echo; echo "From one sentence to another"
+	@$(BIN)/sri-pyro interpolate $(DEMO) "what do you like to do for fun ?" "i am going to bed now ."
+	@echo; echo "The report: $(DEMO)/report.html"
+
+test: $(VENV)/.for-test
+	@$(MAKE) --no-print-directory lint types floors tests
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+floors:
+	$(BIN)/lint-imports
+
+# Doctests and the README's quickstart are among the tests. One thread each: two workers share two cores.
+tests:
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+$(VENV)/.for-demo: pyproject.toml constraints.txt | $(VENV)/.made
+	$(PIP) torch
+	$(PIP) -e ".[corpora]"
+	@touch $@
+
+$(VENV)/.for-test: pyproject.toml constraints.txt | $(VENV)/.made
+	$(PIP) torch
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sri_pyro needs Python 3.11 or later; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,541 @@
+"""The command line: what it prints, and one sentence with exit code 2 for everything a user can mend."""
+
+import gzip
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+import torch
+
+from sri_pyro import checkpoint
+from sri_pyro.cli import main
+from sri_pyro.config import ConfigError, load_run
+
+ROOT = Path(__file__).parents[1]
+SENTENCES = [
+    f"{who} {what} {where} ."
+    for who in ("the cat", "a dog", "my friend", "the old man")
+    for what in ("sits", "sleeps", "waits", "runs", "sings")
+    for where in ("at home", "in the garden", "under a tree", "by the sea")
+]
+TINY = """
+[data]
+kind = "text"
+path = "{path}"
+max_length = 12
+valid_fraction = 0.2
+test_fraction = 0.2
+[model]
+prior.dim = 2
+decoder = {{ kind = "lstm", embedding = 4, hidden = 6, max_length = 8 }}
+[inference]
+num_steps = 3
+[training]
+epochs = 2
+checkpoint_every = 2
+[validation]
+num_sentences = 6
+num_samples = 8
+pilot_chains = 4
+[evaluation]
+num_sentences = 8
+num_chains = 8
+traced_sentences = 2
+traced_chains = 8
+exported_draws = 8
+estimator = {{ kind = "gaussian", num_samples = 40, pilot_chains = 8 }}
+"""
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Say = Callable[..., Said]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    def call(*arguments: object) -> Said:
+        code = main([str(argument) for argument in arguments])
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+def write_config(folder: Path) -> Path:
+    (folder / "text.txt").write_text("\n".join(SENTENCES) + "\n")
+    (folder / "run.toml").write_text(TINY.format(path=folder / "text.txt"))
+    return folder / "run.toml"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(["train", str(write_config(folder)), "--out", str(folder / "run")]) == 0
+    assert main(["evaluate", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def refused(said: Said, sentence: str) -> None:
+    assert said.code == 2, said
+    assert said.err.strip().splitlines()[-1] == f"sri-pyro: {sentence}"
+    assert "Traceback" not in said.err
+
+
+def test_help_teaches(say: Say) -> None:
+    said = say("--help")
+    assert said.code == 0
+    for command in (
+        "train",
+        "evaluate",
+        "report",
+        "sample",
+        "interpolate",
+        "score",
+        "encode",
+        "presets",
+        "show",
+    ):
+        assert command in said.out
+        assert f"sri-pyro {command}" in say(command, "--help").out
+
+
+def test_unknown_command_and_missing_argument(say: Say) -> None:
+    assert say("trian").code == 2
+    assert say("train").code == 2
+
+
+def test_presets_and_show(say: Say) -> None:
+    assert [line.split(":")[0] for line in say("presets").out.splitlines()] == [
+        "default", "language_model", "paper", "released",
+    ]  # fmt: skip
+    assert 'kind = "ula"' in say("presets", "paper").out
+    refused(
+        say("presets", "papper"), "unknown preset 'papper'; known: default, language_model, paper, released"
+    )
+    shown = say("show").out
+    for word in ("wiring", "num_steps", "prior_share", "(required)", "friction"):
+        assert word in shown
+    whole = say("show", "paper", "--set", "data.kind=pcfg", "--set", "training.epochs=3").out
+    assert "epochs = 3\n" in whole
+    assert 'kind = "pcfg"' in whole
+
+
+def test_train_says_what_it_costs_and_leaves_a_whole_folder(say: Say, config: Path, tmp_path: Path) -> None:
+    said = say("train", config, "--out", tmp_path / "run")
+    assert said.code == 0
+    assert "expected: about " in said.err
+    assert said.out.startswith(f"trained: {tmp_path / 'run'}; best validation nll ")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors", "config.toml", "history.jsonl", "last.safetensors", "provenance.json", "run.log",
+        "vocabulary.txt",
+    ]  # fmt: skip
+    record = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert record["versions"].keys() == {"python", "torch", "pyro", "numpy", "arviz", "sri_pyro"}
+    assert record["configuration"]["training"]["epochs"] == 2
+    assert len(record["data_digest"]) == 64
+    assert record["command"].startswith("sri-pyro ")
+
+
+def test_train_does_not_read_the_test_split(say: Say, tmp_path: Path) -> None:
+    """Two texts that differ in their test file alone train the same weights."""
+    (tmp_path / "valid.txt").write_text("\n".join(SENTENCES[:20]))
+    for name, test in (("a", SENTENCES[20:40]), ("b", [*SENTENCES[20:35], "the cat sits on my friend ."])):
+        (tmp_path / f"{name}.test").write_text("\n".join(test))
+        config = write_config(tmp_path)
+        (tmp_path / "text.txt").write_text("\n".join(SENTENCES[40:]))
+        files = [f"data.valid_path={tmp_path}/valid.txt", f"data.test_path={tmp_path / name}.test"]
+        assert say("train", config, "--out", tmp_path / name, "--set", files[0], "--set", files[1]).code == 0
+    a, b = (checkpoint.load(tmp_path / name / "last.safetensors")[0] for name in ("a", "b"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_an_existing_folder_is_not_trained_over(say: Say, config: Path, run: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    refused(
+        say("train", config, "--out", run),
+        f"{run} already holds a run; continue it with --resume, or name another folder with --out",
+    )
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("dear")
+    refused(
+        say("train", config, "--out", tmp_path / "other"),
+        f"{tmp_path / 'other'} exists and is not a run folder; name another one with --out",
+    )
+
+
+def test_an_empty_folder_and_a_killed_predecessor_do_not_block(
+    say: Say, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / ".run.abc.tmp").mkdir()
+    assert say("train", config, "--out", tmp_path / "run").code == 0
+
+
+def test_resume_with_another_configuration_or_text(say: Say, config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert say("train", config, "--out", run, "--resume").code == 0
+    refused(
+        say("train", config, "--out", run, "--resume", "--set", "training.epochs=3", "--set", "seed=4"),
+        f"{run} was begun with another configuration (seed, training.epochs); resume with its own "
+        f"{run / 'config.toml'}, or name another folder with --out",
+    )
+    assert say("train", run / "config.toml", "--out", run, "--resume").code == 0
+    (tmp_path / "text.txt").write_text("\n".join(SENTENCES[1:]))
+    refused(
+        say("train", config, "--out", run, "--resume"),
+        f"{run} was begun with other data than the configuration reads now; restore the text, or name another "
+        "folder with --out",
+    )
+    refused(
+        say("evaluate", run),
+        f"the text is not what {run} was trained on, so that test sentences may have been trained on; restore "
+        "the text, or train again",
+    )
+
+
+MANY = "\n".join(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "{path} does not exist; give a text file, one sentence a line."),
+        (b"", "{path} is empty; give a text file, one sentence a line."),
+        (b"a\x00b\n" * 20, None),
+        ("caf\u00e9 au lait\n".encode("latin-1") * 20, None),
+        (b"word " * 300_000, None),
+        (gzip.compress(MANY.encode())[:-9], None),
+        (b"one sentence\n" * 3, "too few sentences to split: 1 distinct ones are left and at least 10 are needed; "
+                               "give more text, or a file for each split."),
+        (("long " * 30 + "\n").encode() * 20, "every sentence of {path} is longer than max_length = 12 words; "
+                               'raise it, set too_long to "truncate", or give one sentence a line.'),
+        ("\n".join(f"w{i} x{i} y{i}" for i in range(60)).encode(), None),
+    ],
+    ids=["missing", "empty", "binary", "latin-1", "endless line", "damaged gzip", "few", "too long", "unknown"],
+)  # fmt: skip
+def test_unusable_text(
+    say: Say, config: Path, tmp_path: Path, content: bytes | None, sentence: str | None
+) -> None:
+    """The data room's own tests hold each sentence whole; here: one sentence, code 2, and no folder."""
+    path = tmp_path / "text.txt"
+    path.unlink() if content is None else path.write_bytes(content)
+    said = say("train", config, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert len([line for line in said.err.splitlines() if line.startswith("sri-pyro: ")]) == 1
+    if sentence is not None:
+        refused(said, sentence.format(path=path))
+    assert sorted(p.name for p in tmp_path.iterdir() if p != path) == ["run.toml"]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("inference.num_steps=0", "{file}: inference 'short_run': num_steps must be at least 1; got 0. For draws "
+                                  "that do not move use the inference 'prior'."),
+        ("inference.step_schedule.first=-0.1",
+         "{file}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
+        ("training.epoch=3", "{file}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
+                             "clip_norm, decay, decay_factor, dropout_in_inference, epochs, learning_rate, "
+                             "log_every, max_decays, num_samples, optimizer, patience, validate_every. Did you "
+                             "mean 'epochs'?"),
+        ("device=cuda:9", "there is no device 'cuda:9' here; available: cpu"),
+        ("objective=trajectory", "the learning rule 'trajectory' needs every position of the run, and these draws "
+                                 "carry only the last; set record_path = true on the inference 'short_run'."),
+    ],
+)  # fmt: skip
+def test_unusable_options_leave_nothing_behind(
+    say: Say, config: Path, tmp_path: Path, override: str, sentence: str
+) -> None:
+    said = say("train", config, "--out", tmp_path / "run", "--set", override)
+    if "cuda" in override:
+        assert said.err.strip().startswith("sri-pyro: there is no device 'cuda:9' here; available: cpu")
+        assert said.code == 2
+    else:
+        refused(said, sentence.format(file=config))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.toml", "text.txt"]
+
+
+def test_evaluate_writes_what_the_readme_promises(trained: Path) -> None:
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["perplexity"].keys() >= {"estimate", "lower", "upper", "se"}
+    for name in ("nll", "reconstruction", "kl_posterior_prior", "kl_q_prior", "mutual_information"):
+        assert metrics[name].keys() >= {"value", "se"}, name
+    assert metrics["kl_q_prior"]["method"]
+    assert metrics["active_units"].keys() >= {"count", "of", "naive_count"}
+    assert metrics["khat"].keys() >= {"threshold", "share_below", "max"}
+    assert "median" in metrics["ess"]
+    assert metrics["provenance"].keys() >= {"configuration", "versions", "seed", "data_digest", "command"}
+    table = pd.read_csv(trained / "sentences.csv")
+    assert len(table) == 8
+    assert -table["log_px"].mean() == pytest.approx(metrics["nll"]["value"])
+    assert set(table["text"]) <= set(SENTENCES)
+    assert (trained / "inference.nc").stat().st_size > 1000
+
+
+def test_the_report_is_drawn_again_from_the_files(say: Say, run: Path, trained: Path) -> None:
+    (run / "report.html").unlink()
+    said = say("report", run)
+    assert said.code == 0
+    assert said.out == f"report: {run / 'report.html'}\n"
+    page = (run / "report.html").read_text()
+    assert page == (trained / "report.html").read_text()
+    texts = json.loads((run / "samples.json").read_text())
+    assert len(texts["samples"]) == 10
+    assert len(texts["interpolations"][0]) == 7
+    assert texts["reconstructions"][0]["original"] in SENTENCES
+    assert len(texts["reconstructions"][0]["decoded"]) == 3
+    (run / "inference.nc").unlink()
+    refused(
+        say("report", run), f"a report needs inference.nc, which {run} does not hold; evaluate the run first."
+    )
+
+
+def test_evaluating_again_gives_the_same_numbers(say: Say, run: Path) -> None:
+    before = json.loads((run / "metrics.json").read_text())
+    said = say("evaluate", run)
+    assert said.code == 0
+    assert said.out.startswith("perplexity ")
+    after = json.loads((run / "metrics.json").read_text())
+    del before["provenance"], after["provenance"]
+    assert after == before
+
+
+def test_evaluate_sets_its_own_section_alone(say: Say, run: Path) -> None:
+    assert say("evaluate", run, "--set", "evaluation.split=valid").code == 0
+    record = json.loads((run / "metrics.json").read_text())["provenance"]
+    assert record["configuration"]["evaluation"]["split"] == "valid"
+    refused(
+        say("evaluate", run, "--set", "training.epochs=9"),
+        "section 'training' was settled by training; an evaluation can set evaluation.* alone",
+    )
+
+
+def test_sample_interpolate_score_encode(say: Say, trained: Path, tmp_path: Path) -> None:
+    samples = say("sample", trained, "--num", 3, "--seed", 5).out.splitlines()
+    assert len(samples) == 3
+    assert say("sample", trained, "--num", 3, "--seed", 5).out.splitlines() == samples
+    assert say("sample", trained, "--num", 3, "--seed", 6).out.splitlines() != samples
+    path = say("interpolate", trained, SENTENCES[0], SENTENCES[-1], "--steps", 4).out.splitlines()
+    assert [line.split()[0] for line in path] == ["0.00", "0.33", "0.67", "1.00"]
+    text = tmp_path / "few.txt"
+    text.write_text("the cat sits at home .\n\na dog dances .\n")
+    frame = pd.read_csv(io.StringIO(say("score", trained, text).out))
+    assert frame["line"].tolist() == [1, 3]
+    assert frame["num_tokens"].tolist() == [7, 5]
+    assert frame["num_unknown"].tolist() == [0, 1]
+    assert (frame["log_px"] < 0).all()
+    assert say("encode", trained, text, "--out", tmp_path / "codes.csv").code == 0
+    codes = pd.read_csv(tmp_path / "codes.csv")
+    assert codes.columns.tolist()[-4:] == ["z_mean_0", "z_mean_1", "z_sd_0", "z_sd_1"]
+    assert (codes[["z_sd_0", "z_sd_1"]] > 0).all(axis=None)
+
+
+def test_python_gives_the_same_as_the_command_line(say: Say, trained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "few.txt"
+    text.write_text("\n".join(SENTENCES[:3]))
+    printed = pd.read_csv(io.StringIO(say("score", trained, text).out))
+    run = load_run(trained)
+    torch.manual_seed(0)
+    pd.testing.assert_frame_equal(run.score(SENTENCES[:3]), printed, rtol=1e-12)
+
+
+def test_loading_a_run_leaves_the_generators_alone(trained: Path) -> None:
+    before = torch.get_rng_state()
+    load_run(trained)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_score_refuses_what_it_cannot_read(say: Say, trained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "foreign.txt"
+    text.write_text("quousque tandem abutere catilina\n")
+    refused(
+        say("score", trained, text, "--out", tmp_path / "scores.csv"),
+        f"100% of the words of {text} are not in the vocabulary; it is probably of another language or "
+        "tokenisation than the text trained on.",
+    )
+    assert not (tmp_path / "scores.csv").exists()
+    refused(say("sample", trained, "--num", 0), "the number of samples must be at least 1; got 0.")
+    refused(say("sample", trained, "--temperature", -1), "temperature must be at least 0; got -1.0. 0 decodes "
+            "greedily, 1 samples.")  # fmt: skip
+    refused(say("interpolate", trained, "", "a dog runs ."), "an interpolation needs two sentences; one of those "
+            "given is empty or too long.")  # fmt: skip
+
+
+def test_no_run_folder(say: Say, tmp_path: Path) -> None:
+    for command in ("evaluate", "sample", "report"):
+        refused(say(command, tmp_path), f"{tmp_path} is not a run folder: it has no config.toml")
+
+
+def test_truncated_checkpoint(say: Say, config: Path, run: Path) -> None:
+    for name in ("best.safetensors", "last.safetensors"):
+        (run / name).write_bytes((run / name).read_bytes()[:-40])
+    said = say("sample", run)
+    assert said.code == 2
+    assert said.err.startswith(
+        f"sri-pyro: {run / 'best.safetensors'} is not a whole checkpoint of this library ("
+    )
+    assert said.err.endswith("it was truncated or altered. Restore it from a copy, or train again.\n")
+    said = say("train", run / "config.toml", "--out", run, "--resume")
+    assert said.code == 2
+    assert f"{run / 'last.safetensors'} is not a whole checkpoint" in said.err
+
+
+def test_one_flipped_bit_is_noticed(say: Say, run: Path) -> None:
+    """Without a digest the file still parses, and one weight is another number."""
+    content = bytearray((run / "best.safetensors").read_bytes())
+    content[-30] ^= 1
+    (run / "best.safetensors").write_bytes(content)
+    refused(
+        say("sample", run),
+        f"{run / 'best.safetensors'} is not a whole checkpoint of this library (its digest is not that of its "
+        "content); it was truncated or altered. Restore it from a copy, or train again.",
+    )
+
+
+def test_vocabulary_of_another_run(say: Say, run: Path) -> None:
+    words = (run / "vocabulary.txt").read_text().splitlines()
+    record = json.loads((run / "provenance.json").read_text())["data"]["vocabulary"]
+    swapped = [*words[:-2], words[-1], words[-2]]  # the same size: shapes alone would not tell
+    (run / "vocabulary.txt").write_text("\n".join(swapped) + "\n")
+    refused(
+        say("sample", run),
+        f"{run / 'vocabulary.txt'} is not the vocabulary that this run was trained with: it has {len(words)} "
+        f"entries, and the record says {record['size']} entries with digest {record['digest'][:12]}; restore the "
+        "file, or train again",
+    )
+
+
+def test_configuration_of_another_run(say: Say, run: Path) -> None:
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("hidden = 6", "hidden = 7"))
+    said = say("sample", run)
+    assert said.code == 2
+    assert "does not fit its configuration: 'decoder." in said.err
+
+
+def test_missing_weights_and_record(say: Say, run: Path) -> None:
+    (run / "best.safetensors").unlink()
+    assert say("sample", run).code == 0  # the last weights serve
+    (run / "last.safetensors").unlink()
+    refused(
+        say("sample", run),
+        f"there is no checkpoint at {run / 'last.safetensors'}; train first, or name another run folder.",
+    )
+    (run / "provenance.json").write_text("{}")
+    refused(say("sample", run), f"{run / 'provenance.json'} is missing or damaged ('data'); train again")
+
+
+def test_a_run_of_a_language_model_has_no_codes(say: Say, config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    overrides = [
+        "preset=language_model",
+        "model.prior.dim=0",
+        "inference=prior",
+        "evaluation.estimator=prior",
+    ]
+    config.write_text(
+        config.read_text().replace("[inference]\nnum_steps = 3\n", "").replace("prior.dim = 2", "")
+    )
+    sets = [word for override in overrides for word in ("--set", override)]
+    assert say("train", config, "--out", run, *sets).code == 0
+    assert say("sample", run, "--num", 2).code == 0
+    refused(
+        say("interpolate", run, "a", "b"), f"there is nothing to interpolate: the model in {run} has no z."
+    )
+    assert say("evaluate", run).code == 0
+    assert json.loads((run / "metrics.json").read_text())["kl_posterior_prior"]["value"] == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(config: Path, tmp_path: Path) -> None:
+    """A limit on file size stands for the full disk: the kernel fails the same write."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "sri_pyro", "train", str(config), "--out", str(run)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"sri-pyro: {run / 'last.safetensors'} cannot be written (")
+    assert last.endswith("; is the disk full?")
+    assert "Traceback" not in done.stderr
+    assert not list(run.glob("*.safetensors")) + list(run.glob(".*"))
+    assert subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_exits_130(number: signal.Signals, config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "sri_pyro", "train", str(config), "--out", str(run)]
+    process = subprocess.Popen(
+        [*command, "--set", "training.epochs=100000"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while not (run / "best.safetensors").exists():  # the first epoch is done
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped and saved; continue with: sri-pyro train " in err
+    assert " --resume" in err
+    assert "Traceback" not in err
+    _, state = checkpoint.load(run / "last.safetensors")
+    records = (run / "history.jsonl").read_text().splitlines()
+    assert state["history"] == len(records)
+    assert not list(run.glob(".*.tmp"))
+
+
+def test_an_interrupt_before_training_leaves_nothing(config: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, sri_pyro.config.trainer as t\n"
+        "t.load_corpus = lambda config: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from sri_pyro.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "train", str(config), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_module_runs_as_the_script_does() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sri_pyro", "presets"], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )  # fmt: skip
+    assert done.stdout.startswith("default: ")
+
+
+def test_load_run_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is not a run folder: it has no config\.toml$"):
+        load_run(tmp_path)
