@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     if "" not in sys.path:
         sys.path.append("")  # a dotted path may name a module of the working folder
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="sri-pyro")
+        app(args=words, prog_name="sri-pyro", obj=["sri-pyro", *map(shlex.quote, words)])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +25,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="Where to compute; where 
 
 
 def evaluate(
+    context: typer.Context,
     run: RunArgument,
     overrides: Annotated[
         list[str] | None,
@@ -56,12 +56,11 @@ def evaluate(
         progress.update(task, total=what.sentences, visible=True)
         progress.start_task(task)
 
-    command = ["sri-pyro", *map(shlex.quote, sys.argv[1:])]
     with progress:
         evaluation = evaluate_run(
             run,
             overrides or [],
-            command=command,
+            command=context.obj,
             begun=begun,
             watch=lambda done: progress.update(task, completed=done),
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ console = Console(stderr=True)
 
 
 def train(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A TOML file, or a preset's name.")],
     out: Annotated[Path, typer.Option(help="The run's folder; it must not exist yet, unless resumed.")],
     overrides: Annotated[
@@ -44,7 +43,6 @@ def train(
     from sri_pyro.config import train as train_run
 
     config = read_config(source, overrides or [])
-    command = ["sri-pyro", *map(shlex.quote, sys.argv[1:])]
     stopping: list[int] = []
 
     def begin(cost: Cost) -> None:
@@ -54,9 +52,9 @@ def train(
     with ExitStack() as closing, Bar(config) as bar:
         told = Told(cost=begin, watch=bar.watch, should_stop=lambda: bool(stopping))
         try:
-            history = train_run(config, out, resume=resume, command=command, told=told)
+            history = train_run(config, out, resume=resume, command=context.obj, told=told)
         except Stopped:
-            again = [*command, *([] if resume else ["--resume"])]
+            again = [*context.obj, *([] if resume else ["--resume"])]
             console.print(
                 f"stopped and saved; continue with: {' '.join(again)}", highlight=False, soft_wrap=True
             )

@@ -23,7 +23,6 @@ from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
-from sri_pyro.evaluation.report import write_report
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.models import StandardNormal, Strategy
 
@@ -144,6 +143,10 @@ def write_evaluation(
     run: Run, config: Config, corpus: Corpus, evaluation: Evaluation, command: Sequence[str]
 ) -> Path:
     """Write everything that an evaluation found, and the page about it."""
+    from sri_pyro.evaluation.report import (
+        write_report,
+    )  # matplotlib is slow to import, and nothing else needs it
+
     prior_z = None
     if run.model.prior.dim and not isinstance(run.model.prior, StandardNormal):
         with torch.no_grad():
@@ -184,6 +187,8 @@ def report_run(folder: Path | str) -> Path:
         ConfigError: If this is no run's folder.
         FileNotFoundError: If it holds no evaluation.
     """
+    from sri_pyro.evaluation.report import write_report
+
     place = RunFolder(Path(folder))
     place.read_config()
     return write_report(place.path)
