@@ -321,7 +321,9 @@ def test_evaluating_again_gives_the_same_numbers(say: Say, run: Path) -> None:
     before = json.loads((run / "metrics.json").read_text())
     said = say("evaluate", run)
     assert said.code == 0
-    assert said.out.startswith("perplexity ")
+    assert said.out.splitlines()[-1] == f"report: {run / 'report.html'}"
+    for words in ("likelihood", "Perplexity", "KL(posterior", "Active units", "k-hat"):
+        assert words in said.out
     after = json.loads((run / "metrics.json").read_text())
     del before["provenance"], after["provenance"]
     assert after == before

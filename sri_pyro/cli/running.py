@@ -40,7 +40,7 @@ def evaluate(
 
     sri-pyro evaluate runs/demo --set evaluation.split=valid --set evaluation.estimator=annealed
     """
-    from sri_pyro.config import Begun, evaluate_run
+    from sri_pyro.config import Begun, evaluate_run, readable
 
     progress = Progress(
         TextColumn("{task.completed:.0f} of {task.total:.0f} sentences"),
@@ -57,37 +57,16 @@ def evaluate(
         progress.start_task(task)
 
     with progress:
-        evaluation = evaluate_run(
+        metrics = evaluate_run(
             run,
             overrides or [],
             command=context.obj,
             begun=begun,
             watch=lambda done: progress.update(task, completed=done),
         )
-    for line in headline(evaluation.metrics):
+    for line in readable(metrics):
         print(line)
     print(f"report: {run / 'report.html'}")
-
-
-def headline(metrics: dict[str, dict[str, float]]) -> list[str]:
-    """The numbers one looks at first, each with its error."""
-    ppl, units, khat = metrics["perplexity"], metrics["active_units"], metrics["khat"]
-    rows = {
-        "perplexity": f"{ppl['estimate']:.2f}  (95 % interval {ppl['lower']:.2f} to {ppl['upper']:.2f})",
-        "nll": _number(metrics["nll"]),
-        "reconstruction": _number(metrics["reconstruction"]),
-        "KL(posterior || prior)": _number(metrics["kl_posterior_prior"]),
-        "KL(q || prior)": _number(metrics["kl_q_prior"]),
-        "mutual information": _number(metrics["mutual_information"]),
-        "active units": f"{units['count']} of {units['of']}  (uncorrected: {units['naive_count']})",
-        "k-hat": f"{khat['share_below']:.1%} of sentences below {khat['threshold']:.2f}; largest {khat['max']:.2f}",
-        "effective samples": f"median {metrics['ess']['median']:.0f}",
-    }
-    return [f"{name:24}{text}" for name, text in rows.items()]
-
-
-def _number(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.3f} ± {estimate['se']:.3f} nats per sentence"
 
 
 def report(run: RunArgument) -> None:

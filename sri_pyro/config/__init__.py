@@ -3,7 +3,7 @@
 from sri_pyro.checkpoint import atomic_path
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
 from sri_pyro.config.folder import RunFolder
-from sri_pyro.config.judge import Begun, evaluate_run, report_run
+from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config, presets, read_config
@@ -28,6 +28,7 @@ __all__ = [
     "parse_config",
     "presets",
     "read_config",
+    "readable",
     "report_run",
     "seed_everything",
     "train",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.verdicts import judge
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.models import StandardNormal, Strategy
 
@@ -56,7 +57,7 @@ def evaluate_run(
     command: Sequence[str] = ("sri_pyro.evaluate_run",),
     begun: Callable[[Begun], None] | None = None,
     watch: Callable[[int], None] | None = None,
-) -> Evaluation:
+) -> dict[str, Any]:
     """Judge a trained run and write metrics, sentences, draws and report into its folder.
 
     The same weights and options give the same numbers: the configuration's seed is set first.
@@ -67,6 +68,9 @@ def evaluate_run(
         command: The command line, for the record.
         begun: Told what is ahead.
         watch: Told how many sentences are done.
+
+    Returns:
+        What stands in ``metrics.json``; ``readable`` puts it in words.
 
     Raises:
         ConfigError: If this is no run's folder, or an override is not of the section ``evaluation``.
@@ -96,8 +100,7 @@ def evaluate_run(
             tracer=_tracer(run.inference),
             watch=watch,
         )
-        write_evaluation(run, config, corpus, evaluation, command)
-    return evaluation
+        return write_evaluation(run, config, corpus, evaluation, command)
 
 
 def overridden(config: Config, overrides: Sequence[str]) -> Config:
@@ -141,7 +144,7 @@ def _tracer(inference: nn.Module) -> Any:
 
 def write_evaluation(
     run: Run, config: Config, corpus: Corpus, evaluation: Evaluation, command: Sequence[str]
-) -> Path:
+) -> dict[str, Any]:
     """Write everything that an evaluation found, and the page about it."""
     from sri_pyro.evaluation.report import (
         write_report,
@@ -153,7 +156,7 @@ def write_evaluation(
             prior_z = run.model.prior().sample((PRIOR_DRAWS,))
     noise = run.inference.noise(None) if isinstance(run.inference, ShortRunLangevin) else None
     sentences = [run.text(tokens) for tokens in evaluation.tokens]
-    write_outputs(
+    metrics = write_outputs(
         run.folder.path,
         evaluation,
         sentences,
@@ -162,7 +165,8 @@ def write_evaluation(
         prior_z=prior_z,
         noise_scale=noise,
     )
-    return write_report(run.folder.path)
+    write_report(run.folder.path)
+    return metrics
 
 
 def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) -> Texts:
@@ -178,6 +182,16 @@ def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) ->
     decoded = [run.write(codes[:, row], Strategy.greedy()) for row in rows]
     originals = [sentences[row] for row in rows]
     return Texts(samples, paths, [Reconstruction(o, d) for o, d in zip(originals, decoded, strict=True)])
+
+
+def readable(metrics: Mapping[str, Any]) -> list[str]:
+    """An evaluation as lines to be printed: the verdicts, then the numbers, as the report has them."""
+    from sri_pyro.evaluation.report import headline
+
+    verdicts = [f"{verdict.headline} {verdict.evidence}" for verdict in judge(metrics)]
+    rows = headline(metrics)
+    width = max(len(row.name) for row in rows) + 2
+    return [*verdicts, "", *(f"{row.name:{width}}{row.value}" for row in rows)]
 
 
 def report_run(folder: Path | str) -> Path:
