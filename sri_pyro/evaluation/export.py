@@ -1,0 +1,221 @@
+"""An evaluation on disk: numbers as JSON and CSV, draws and traces as netCDF, texts beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sri_pyro.checkpoint import atomic_path
+from sri_pyro.evaluation.diagnostics import export, to_netcdf
+from sri_pyro.evaluation.evaluate import Evaluation, StepTrace
+from sri_pyro.evaluation.latent_space import describe
+
+MOST_VALUES = 8_000_000
+"""Codes of a group are kept up to so many numbers (32 MB before compression); of more, fewer draws."""
+REPLICATES = 4
+"""Short runs are independent; they are filed under as many chains, so that R-hat compares them."""
+EVIDENCE = (
+    "log_px", "se", "khat", "khat_threshold", "ess", "num_samples", "rounds", "reconstruction",
+    "kl_q_prior", "kl_posterior_prior", "kl_q_posterior",
+)  # fmt: skip
+"""Columns of the table of sentences that go into the group ``evidence``."""
+
+
+class ExportArguments(TypedDict):
+    """What ``diagnostics.export`` takes, but for the attributes."""
+
+    groups: dict[str, dict[str, Any]]
+    dims: dict[str, Sequence[str]]
+    coords: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A sentence and what its codes decode to.
+
+    Attributes:
+        original: The sentence.
+        decoded: Sentences decoded from draws of its code.
+    """
+
+    original: str
+    decoded: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Sentences a model wrote, for the report.
+
+    Attributes:
+        samples: Sentences for codes drawn from the prior.
+        interpolations: Paths of sentences from one code to another.
+        reconstructions: Held-out sentences and their decodings.
+    """
+
+    samples: Sequence[str] = ()
+    interpolations: Sequence[Sequence[str]] = ()
+    reconstructions: Sequence[Reconstruction] = ()
+
+
+def export_arguments(
+    evaluation: Evaluation, texts: Sequence[str], prior_z: Tensor | None = None
+) -> ExportArguments:
+    """Arrange an evaluation in the groups that ArviZ knows.
+
+    ``posterior`` holds the short run's draws of z and ``proposal`` the importance sampler's, with
+    ``log_weight`` and ``log_likelihood``; the two follow different laws. A model without codes has no
+    ``posterior`` and no z. There is on purpose no group ``log_likelihood``: ``az.loo`` would make of it a
+    harmonic mean over latents; give ``diagnostics.elpd`` the group ``evidence``. In ``trajectory`` are means
+    over chains of a few sentences, at steps 0 (the prior) to K; no gradient is taken at the last.
+
+    Args:
+        evaluation: What to arrange.
+        texts: The sentences, in the order of its table.
+        prior_z: Draws of a prior that is not N(0, I), shape [m, D]; go into the group ``prior``.
+
+    Raises:
+        ValueError: If there is not one text per sentence.
+    """
+    table = evaluation.table
+    if len(texts) != len(table):
+        raise ValueError(
+            f"an export needs the text of every sentence; got {len(texts)} texts for {len(table)} sentences."
+        )
+    evidence = {name: table[name].to_numpy() for name in EVIDENCE}
+    dims: dict[str, Sequence[str]] = dict.fromkeys(EVIDENCE, ("sentence",))
+    coords: dict[str, Any] = {"sentence": table["id"].to_numpy()}
+    proposal = evaluation.proposal
+    keep = _affordable(proposal.z)
+    groups: dict[str, dict[str, Any]] = {
+        "evidence": evidence,
+        "proposal": {
+            "log_weight": _array(proposal.log_weight[:keep])[None],
+            "log_likelihood": _array(proposal.log_likelihood[:keep])[None],
+        },
+        "constant_data": {"text": np.array(texts, dtype=object), "n_tokens": table["num_tokens"].to_numpy()},
+    }
+    dims["proposal/log_likelihood"] = ("chain", "draw", "sentence")
+    if evaluation.units.of:
+        groups["proposal"]["z"] = _array(proposal.z[:keep])[None]
+        groups["posterior"] = {
+            "z": _replicated(_array(evaluation.chains.z[: _affordable(evaluation.chains.z)]))
+        }
+    if prior_z is not None:
+        groups["prior"] = {"z": _array(prior_z)[None]}
+        dims["prior/z"] = ("chain", "draw", "z_dim")
+    if evaluation.trace is not None:
+        groups["trajectory"], trajectory_dims = _trajectory(evaluation.trace)
+        dims |= trajectory_dims
+        coords["traced_sentence"] = table["id"].to_numpy()[evaluation.trace.sentence]
+    return {"groups": groups, "dims": dims, "coords": coords}
+
+
+def write_netcdf(
+    path: Path,
+    evaluation: Evaluation,
+    texts: Sequence[str],
+    attrs: Mapping[str, str | int | float] | None = None,
+    prior_z: Tensor | None = None,
+) -> None:
+    """Write ``export_arguments`` to a netCDF file, whole or not at all."""
+    to_netcdf(export(**export_arguments(evaluation, texts, prior_z), attrs=attrs), path)
+
+
+def write_outputs(
+    folder: Path,
+    evaluation: Evaluation,
+    sentences: Sequence[str],
+    provenance: Mapping[str, Any],
+    *,
+    texts: Texts | None = None,
+    prior_z: Tensor | None = None,
+    noise_scale: float | None = None,
+) -> dict[str, Any]:
+    """Write all that an evaluation found into a folder, from which ``write_report`` makes the page.
+
+    ``metrics.json`` (the headline numbers, what ``latent_space.describe`` adds, and the provenance; a number
+    that is not finite is null), ``sentences.csv``, ``inference.nc`` and ``samples.json``, each replaced whole.
+
+    Args:
+        folder: Exists already.
+        evaluation: What to write.
+        sentences: The text of every sentence, in the order of its table.
+        provenance: JSON-able; ``configuration``, ``versions``, ``seed``, ``data_digest``, ``command``.
+        texts: Sentences the model wrote.
+        prior_z: Draws of a prior that is not N(0, I), shape [m, D]; a few thousand.
+        noise_scale: The noise scale of the short run in evaluation, if it has one.
+
+    Returns:
+        What went into ``metrics.json``.
+
+    Raises:
+        ValueError: If there is not one text per sentence.
+    """
+    metrics = {**evaluation.metrics, **describe(evaluation, prior_z, noise_scale), "provenance": provenance}
+    attrs = {"provenance": json.dumps(finite(provenance), ensure_ascii=False)}
+    write_netcdf(folder / "inference.nc", evaluation, sentences, attrs, prior_z)
+    with atomic_path(folder / "sentences.csv") as temporary:
+        evaluation.table.assign(text=list(sentences)).to_csv(temporary, index=False)
+    write_json(folder / "samples.json", asdict(texts or Texts()))
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write strict JSON, whole or not at all; what is not finite becomes null."""
+    with atomic_path(path) as temporary:
+        text = json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """The same JSON-able value with None for every number that is not finite.
+
+    Example:
+        >>> finite({"a": [1.0, math.nan], "b": (2, -math.inf)})
+        {'a': [1.0, None], 'b': [2, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _trajectory(trace: StepTrace) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+    """Variables on one axis of K + 1 positions, and their axes."""
+    nothing = np.full((len(trace.sentence), 1), np.nan)
+    by_step = {
+        "energy": -trace.log_joint,
+        "kl_posterior": trace.kl_posterior,
+        "gradient_norm": np.concatenate([trace.grad_norm, nothing], axis=1),
+        "distance": np.concatenate([np.zeros_like(nothing), trace.distance], axis=1),
+    }
+    dims: dict[str, Sequence[str]] = {f"trajectory/{name}": ("traced_sentence", "step") for name in by_step}
+    dims["negative_log_px"] = ("traced_sentence",)
+    return {**by_step, "negative_log_px": trace.negative_log_px}, dims
+
+
+def _affordable(z: Tensor) -> int:
+    """How many draws [S, n, D] of each sentence are kept."""
+    return min(len(z), max(2, MOST_VALUES // max(1, z[0].numel())))
+
+
+def _replicated(z: NDArray[Any]) -> NDArray[Any]:
+    """Independent draws [M, ...] filed as [chains, draws, ...]; what does not fill a chain is left out."""
+    chains = REPLICATES if len(z) >= 2 * REPLICATES else 1
+    draws = len(z) // chains
+    return z[: chains * draws].reshape(chains, draws, *z.shape[1:])
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = values.detach().cpu().numpy()
+    return array.astype(np.float32) if array.dtype == np.float64 else array

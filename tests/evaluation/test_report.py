@@ -1,0 +1,241 @@
+"""The page: whole, alone, safe, and silent about numbers that cannot be trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+import torch
+
+from sri_pyro.evaluation import Evaluation, figures
+from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.report import load_report_inputs, render, write_report
+
+EvaluationOf = Callable[[str], Evaluation]
+RunOf = Callable[[str], Path]
+HOSTILE = "<script>alert('x')</script> & \"quotes\""
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements nest, and collects ids, attributes and headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: Counter[str] = Counter()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids.update(value or "" for name, value in attrs if name == "id")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    return reader
+
+
+def words(page: str) -> str:
+    """What someone reads, white space made single."""
+    return " ".join(" ".join(read(page).text).split())
+
+
+def folder_of(kind: str, evaluation_of: EvaluationOf, folder: Path, **more: Any) -> Path:
+    """A run's folder with everything that a report may read."""
+    evaluation = evaluation_of(kind)
+    texts = [HOSTILE if i % 5 == 0 else f"sentence {i}" for i in range(len(evaluation.table))]
+    provenance = {"seed": 3, "data_digest": "abc123", "command": HOSTILE, "versions": {"torch": "2.6"},
+                  "configuration": {"model": {"kind": HOSTILE}}}  # fmt: skip
+    written = Texts([HOSTILE, "a sample"], [[HOSTILE, "to"]], [Reconstruction("original", [HOSTILE])])
+    write_outputs(folder, evaluation, texts, provenance, texts=written, **more)
+    records = [
+        {"kind": "step", "step": 1, "epoch": 0.1, "loss": 50.0},
+        {"kind": "step", "step": 2, "epoch": 0.2, "loss": 45.0},
+        {"kind": "event", "step": 2, "message": "x"},
+        {"kind": "validation", "step": 2, "epoch": 1.0, "nll": 44.0, "kl_posterior_prior": 0.5},
+        {"kind": "validation", "step": 4, "epoch": 2.0, "nll": 43.0, "kl_posterior_prior": None},
+    ]
+    (folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records) + '{"kind": "st')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_of(evaluation_of: EvaluationOf, tmp_path_factory: pytest.TempPathFactory) -> RunOf:
+    """A folder with its report, by kind of evaluation; not to be changed."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            folder = folder_of(kind, evaluation_of, tmp_path_factory.mktemp(kind), noise_scale=1.0)
+            (folder / "config.toml").write_text("seed = 3  # as written by hand\n")
+            write_report(folder, f"Title {HOSTILE}")
+            made[kind] = folder
+        return made[kind]
+
+    return get
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["healthy", "collapsed", "cold", "language_model"])
+def test_the_page_is_alone_well_formed_and_safe(kind: str, run_of: RunOf) -> None:
+    """No script, no resource from elsewhere, no id twice, no word of the user's as markup."""
+    page = page_of(run_of(kind))
+    reader = read(page)
+    assert not reader.tags.keys() & {"script", "link", "img", "iframe", "object"}
+    assert max(reader.ids.values()) == 1
+    for _tag, name, value in reader.attributes:
+        assert name not in ("src", "srcset", "onload", "onclick")
+        assert name not in ("href", "xlink:href") or value.startswith("#")
+    without_namespaces = page.replace("http://www.w3.org/", "")
+    assert not re.search(r"https?:|@import|url\((?!#)", without_namespaces)
+    assert words(page).startswith(f"Title {HOSTILE} Title {HOSTILE}")
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b", words(page))
+
+
+def test_every_figure_is_described_and_drawn(run_of: RunOf) -> None:
+    page = page_of(run_of("healthy"))
+    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    reader = read(page)
+    assert len(drawings) == reader.tags["figure"] == reader.tags["figcaption"] == 19
+    described = [value for tag, name, value in reader.attributes if tag == "div" and name == "aria-label"]
+    assert len(described) == len(drawings)
+    assert all(len(text) > 10 for text in described)
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+        assert "viewBox" in drawing
+        assert "#00000" not in drawing  # every stand-in has become a variable of the page
+
+
+def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: EvaluationOf) -> None:
+    text = words(page_of(run_of("healthy")))
+    ppl = evaluation_of("healthy").metrics["perplexity"]
+    wanted = [
+        f"Title {HOSTILE}",
+        f"Perplexity {ppl['estimate']:.4g} (95% interval {ppl['lower']:.4g} to {ppl['upper']:.4g}) on 48 held-out",
+        "Verdicts", "The likelihood is trustworthy.", "Not collapsed", "Headline numbers",
+        f"{ppl['estimate']:.4g} [{ppl['lower']:.4g}, {ppl['upper']:.4g}]", "the choice of sentences",
+        "InfoNCE with Gaussian critics: a lower bound", "Active units, corrected", "4 of 4",
+        "Can the likelihood be trusted?", "k-hat by sentence length", "Does the model use its code?", "Active units",
+        "The short run, step by step", "KL(short run ‖ posterior) by step", "Posteriors of four sentences",
+        "All sentences together", "chi-squared with 4 degrees of freedom", "Training", "Validation",
+        "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations", "Reconstructions",
+        "How these numbers were made", "data digest", "abc123", "command", "versions: torch", "Configuration",
+        "seed = 3 # as written by hand",
+    ]  # fmt: skip
+    place = 0
+    for each in wanted:
+        found = text.find(each, place)
+        assert found >= 0, each
+        place = found
+
+
+def test_a_collapsed_model_is_called_so_on_the_page(run_of: RunOf) -> None:
+    text = words(page_of(run_of("collapsed")))
+    assert "Bad COLLAPSED: the model ignores its code." in text
+    assert "0 of 4 latent units are active." in text
+
+
+def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: EvaluationOf) -> None:
+    """The number stays in metrics.json; the page says what is wrong in its stead."""
+    evaluation = evaluation_of("cold")
+    ppl = evaluation.metrics["perplexity"]
+    text = words(page_of(run_of("cold")))
+    assert "No perplexity can be stated" in text
+    assert "Perplexity not shown" in text
+    assert "log perplexity" not in text
+    assert "do not believe the right halves" in text
+    for number in (ppl["estimate"], ppl["lower"], ppl["upper"]):
+        assert f"{number:.4g}" not in text
+
+
+def test_a_language_model_has_a_page_without_codes(run_of: RunOf) -> None:
+    text = words(page_of(run_of("language_model")))
+    assert "This model has no code: it is a language model." in text
+    assert "Sentences sampled from the model" in text
+    for absent in ("Active units", "posterior", "k-hat"):
+        assert absent not in text
+
+
+def test_a_learned_prior_is_compared_with_its_own_draws(tmp_path: Path, evaluation_of: EvaluationOf) -> None:
+    folder = folder_of("healthy", evaluation_of, tmp_path, prior_z=torch.randn(500, 4))
+    text = words(write_report(folder).read_text())
+    assert "less that of the prior's own draws" in text
+    assert "chi-squared" not in text
+
+
+def test_the_page_is_a_function_of_the_files_and_leaves_matplotlib_alone(run_of: RunOf) -> None:
+    folder, before = run_of("healthy"), dict(matplotlib.rcParams)
+    inputs = load_report_inputs(folder)
+    assert render(inputs, f"Title {HOSTILE}") == page_of(folder)
+    assert dict(matplotlib.rcParams) == before
+    assert str(folder) not in page_of(folder)
+
+
+def test_many_sentences_are_drawn_in_part_but_for_those_that_fail(
+    run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 48 dots 10 are left; those that give alarm all stay."""
+    monkeypatch.setattr(figures, "MOST_POINTS", 10)
+    table = load_report_inputs(run_of("healthy")).table
+    panel = figures.khat_by_length(table)
+    assert panel.caption.endswith(" Of 48 sentences 10 are drawn, and all that give alarm.")
+    alarmed = figures.khat_by_length(table.assign(khat=table["khat"] + 1))
+    assert len(re.findall(r"<use[^>]*var\(--first\)", panel.svg)) == 10
+    assert len(re.findall(r"<use[^>]*var\(--alarm\)", alarmed.svg)) == 48 + 1  # the legend has one
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "sentences.csv", "inference.nc", "samples.json"])
+def test_a_folder_without_an_evaluation_is_refused(name: str, tmp_path: Path, run_of: RunOf) -> None:
+    folder = shutil.copytree(run_of("language_model"), tmp_path / "run")
+    (folder / name).unlink()
+    message = f"a report needs {name}, which {folder} does not hold; evaluate the run first."
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        write_report(folder)
+
+
+def test_damaged_files_are_named_and_the_old_page_stays(tmp_path: Path, run_of: RunOf) -> None:
+    folder = shutil.copytree(run_of("language_model"), tmp_path / "run")
+    page = page_of(folder)
+    whole = (folder / "history.jsonl").read_text()
+    (folder / "history.jsonl").write_text('{"kind": \n' + whole)
+    message = f"line 1 of {folder / 'history.jsonl'} is not JSON; restore the file or remove it."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        write_report(folder)
+    metrics = (folder / "metrics.json").read_text()
+    (folder / "metrics.json").write_text(metrics[: len(metrics) // 2])
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(folder / 'metrics.json'))} is not whole JSON \("):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == page
+    assert not list(folder.glob(".*"))
