@@ -1,110 +1,24 @@
-"""The command line: what it prints, and one sentence with exit code 2 for everything a user can mend."""
+"""The command line: what each command prints and leaves, and how it ends when it is stopped."""
 
-import gzip
 import io
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
 import torch
 
 from sri_pyro import checkpoint
-from sri_pyro.cli import main
-from sri_pyro.config import ConfigError, load_run
+from sri_pyro.config import load_run
+from tests.cli.helpers import SENTENCES, Say, refused, write_config
 
-ROOT = Path(__file__).parents[1]
-SENTENCES = [
-    f"{who} {what} {where} ."
-    for who in ("the cat", "a dog", "my friend", "the old man")
-    for what in ("sits", "sleeps", "waits", "runs", "sings")
-    for where in ("at home", "in the garden", "under a tree", "by the sea")
-]
-TINY = """
-[data]
-kind = "text"
-path = "{path}"
-max_length = 12
-valid_fraction = 0.2
-test_fraction = 0.2
-[model]
-prior.dim = 2
-decoder = {{ kind = "lstm", embedding = 4, hidden = 6, max_length = 8 }}
-[inference]
-num_steps = 3
-[training]
-epochs = 2
-checkpoint_every = 2
-[validation]
-num_sentences = 6
-num_samples = 8
-pilot_chains = 4
-[evaluation]
-num_sentences = 8
-num_chains = 8
-traced_sentences = 2
-traced_chains = 8
-exported_draws = 8
-estimator = {{ kind = "gaussian", num_samples = 40, pilot_chains = 8 }}
-"""
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Say = Callable[..., Said]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def call(*arguments: object) -> Said:
-        code = main([str(argument) for argument in arguments])
-        return Said(code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return write_config(tmp_path)
-
-
-def write_config(folder: Path) -> Path:
-    (folder / "text.txt").write_text("\n".join(SENTENCES) + "\n")
-    (folder / "run.toml").write_text(TINY.format(path=folder / "text.txt"))
-    return folder / "run.toml"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    assert main(["train", str(write_config(folder)), "--out", str(folder / "run")]) == 0
-    assert main(["evaluate", str(folder / "run")]) == 0
-    return folder / "run"
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def refused(said: Said, sentence: str) -> None:
-    assert said.code == 2, said
-    assert said.err.strip().splitlines()[-1] == f"sri-pyro: {sentence}"
-    assert "Traceback" not in said.err
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_teaches(say: Say) -> None:
@@ -175,111 +89,12 @@ def test_train_does_not_read_the_test_split(say: Say, tmp_path: Path) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_an_existing_folder_is_not_trained_over(say: Say, config: Path, run: Path, tmp_path: Path) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    refused(
-        say("train", config, "--out", run),
-        f"{run} already holds a run; continue it with --resume, or name another folder with --out",
-    )
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("dear")
-    refused(
-        say("train", config, "--out", tmp_path / "other"),
-        f"{tmp_path / 'other'} exists and is not a run folder; name another one with --out",
-    )
-
-
 def test_an_empty_folder_and_a_killed_predecessor_do_not_block(
     say: Say, config: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / ".run.abc.tmp").mkdir()
     assert say("train", config, "--out", tmp_path / "run").code == 0
-
-
-def test_resume_with_another_configuration_or_text(say: Say, config: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert say("train", config, "--out", run, "--resume").code == 0
-    refused(
-        say("train", config, "--out", run, "--resume", "--set", "training.epochs=3", "--set", "seed=4"),
-        f"{run} was begun with another configuration (seed, training.epochs); resume with its own "
-        f"{run / 'config.toml'}, or name another folder with --out",
-    )
-    assert say("train", run / "config.toml", "--out", run, "--resume").code == 0
-    (tmp_path / "text.txt").write_text("\n".join(SENTENCES[1:]))
-    refused(
-        say("train", config, "--out", run, "--resume"),
-        f"{run} was begun with other data than the configuration reads now; restore the text, or name another "
-        "folder with --out",
-    )
-    refused(
-        say("evaluate", run),
-        f"the text is not what {run} was trained on, so that test sentences may have been trained on; restore "
-        "the text, or train again",
-    )
-
-
-MANY = "\n".join(SENTENCES)
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (None, "{path} does not exist; give a text file, one sentence a line."),
-        (b"", "{path} is empty; give a text file, one sentence a line."),
-        (b"a\x00b\n" * 20, None),
-        ("caf\u00e9 au lait\n".encode("latin-1") * 20, None),
-        (b"word " * 300_000, None),
-        (gzip.compress(MANY.encode())[:-9], None),
-        (b"one sentence\n" * 3, "too few sentences to split: 1 distinct ones are left and at least 10 are needed; "
-                               "give more text, or a file for each split."),
-        (("long " * 30 + "\n").encode() * 20, "every sentence of {path} is longer than max_length = 12 words; "
-                               'raise it, set too_long to "truncate", or give one sentence a line.'),
-        ("\n".join(f"w{i} x{i} y{i}" for i in range(60)).encode(), None),
-    ],
-    ids=["missing", "empty", "binary", "latin-1", "endless line", "damaged gzip", "few", "too long", "unknown"],
-)  # fmt: skip
-def test_unusable_text(
-    say: Say, config: Path, tmp_path: Path, content: bytes | None, sentence: str | None
-) -> None:
-    """The data room's own tests hold each sentence whole; here: one sentence, code 2, and no folder."""
-    path = tmp_path / "text.txt"
-    path.unlink() if content is None else path.write_bytes(content)
-    said = say("train", config, "--out", tmp_path / "run")
-    assert said.code == 2
-    assert len([line for line in said.err.splitlines() if line.startswith("sri-pyro: ")]) == 1
-    if sentence is not None:
-        refused(said, sentence.format(path=path))
-    assert sorted(p.name for p in tmp_path.iterdir() if p != path) == ["run.toml"]
-
-
-@pytest.mark.parametrize(
-    ("override", "sentence"),
-    [
-        ("inference.num_steps=0", "{file}: inference 'short_run': num_steps must be at least 1; got 0. For draws "
-                                  "that do not move use the inference 'prior'."),
-        ("inference.step_schedule.first=-0.1",
-         "{file}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
-        ("training.epoch=3", "{file}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
-                             "clip_norm, decay, decay_factor, dropout_in_inference, epochs, learning_rate, "
-                             "log_every, max_decays, num_samples, optimizer, patience, validate_every. Did you "
-                             "mean 'epochs'?"),
-        ("device=cuda:9", "there is no device 'cuda:9' here; available: cpu"),
-        ("objective=trajectory", "the learning rule 'trajectory' needs every position of the run, and these draws "
-                                 "carry only the last; set record_path = true on the inference 'short_run'."),
-    ],
-)  # fmt: skip
-def test_unusable_options_leave_nothing_behind(
-    say: Say, config: Path, tmp_path: Path, override: str, sentence: str
-) -> None:
-    said = say("train", config, "--out", tmp_path / "run", "--set", override)
-    if "cuda" in override:
-        assert said.err.strip().startswith("sri-pyro: there is no device 'cuda:9' here; available: cpu")
-        assert said.code == 2
-    else:
-        refused(said, sentence.format(file=config))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.toml", "text.txt"]
 
 
 def test_evaluate_writes_what_the_readme_promises(trained: Path) -> None:
@@ -374,86 +189,6 @@ def test_loading_a_run_leaves_the_generators_alone(trained: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_score_refuses_what_it_cannot_read(say: Say, trained: Path, tmp_path: Path) -> None:
-    text = tmp_path / "foreign.txt"
-    text.write_text("quousque tandem abutere catilina\n")
-    refused(
-        say("score", trained, text, "--out", tmp_path / "scores.csv"),
-        f"100% of the words of {text} are not in the vocabulary; it is probably of another language or "
-        "tokenisation than the text trained on.",
-    )
-    assert not (tmp_path / "scores.csv").exists()
-    refused(say("sample", trained, "--num", 0), "the number of samples must be at least 1; got 0.")
-    refused(say("sample", trained, "--temperature", -1), "temperature must be at least 0; got -1.0. 0 decodes "
-            "greedily, 1 samples.")  # fmt: skip
-    refused(say("interpolate", trained, "", "a dog runs ."), "an interpolation needs two sentences; one of those "
-            "given is empty or too long.")  # fmt: skip
-
-
-def test_no_run_folder(say: Say, tmp_path: Path) -> None:
-    for command in ("evaluate", "sample", "report"):
-        refused(say(command, tmp_path), f"{tmp_path} is not a run folder: it has no config.toml")
-
-
-def test_truncated_checkpoint(say: Say, config: Path, run: Path) -> None:
-    for name in ("best.safetensors", "last.safetensors"):
-        (run / name).write_bytes((run / name).read_bytes()[:-40])
-    said = say("sample", run)
-    assert said.code == 2
-    assert said.err.startswith(
-        f"sri-pyro: {run / 'best.safetensors'} is not a whole checkpoint of this library ("
-    )
-    assert said.err.endswith("it was truncated or altered. Restore it from a copy, or train again.\n")
-    said = say("train", run / "config.toml", "--out", run, "--resume")
-    assert said.code == 2
-    assert f"{run / 'last.safetensors'} is not a whole checkpoint" in said.err
-
-
-def test_one_flipped_bit_is_noticed(say: Say, run: Path) -> None:
-    """Without a digest the file still parses, and one weight is another number."""
-    content = bytearray((run / "best.safetensors").read_bytes())
-    content[-30] ^= 1
-    (run / "best.safetensors").write_bytes(content)
-    refused(
-        say("sample", run),
-        f"{run / 'best.safetensors'} is not a whole checkpoint of this library (its digest is not that of its "
-        "content); it was truncated or altered. Restore it from a copy, or train again.",
-    )
-
-
-def test_vocabulary_of_another_run(say: Say, run: Path) -> None:
-    words = (run / "vocabulary.txt").read_text().splitlines()
-    record = json.loads((run / "provenance.json").read_text())["data"]["vocabulary"]
-    swapped = [*words[:-2], words[-1], words[-2]]  # the same size: shapes alone would not tell
-    (run / "vocabulary.txt").write_text("\n".join(swapped) + "\n")
-    refused(
-        say("sample", run),
-        f"{run / 'vocabulary.txt'} is not the vocabulary that this run was trained with: it has {len(words)} "
-        f"entries, and the record says {record['size']} entries with digest {record['digest'][:12]}; restore the "
-        "file, or train again",
-    )
-
-
-def test_configuration_of_another_run(say: Say, run: Path) -> None:
-    text = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(text.replace("hidden = 6", "hidden = 7"))
-    said = say("sample", run)
-    assert said.code == 2
-    assert "does not fit its configuration: 'decoder." in said.err
-
-
-def test_missing_weights_and_record(say: Say, run: Path) -> None:
-    (run / "best.safetensors").unlink()
-    assert say("sample", run).code == 0  # the last weights serve
-    (run / "last.safetensors").unlink()
-    refused(
-        say("sample", run),
-        f"there is no checkpoint at {run / 'last.safetensors'}; train first, or name another run folder.",
-    )
-    (run / "provenance.json").write_text("{}")
-    refused(say("sample", run), f"{run / 'provenance.json'} is missing or damaged ('data'); train again")
-
-
 def test_a_run_of_a_language_model_has_no_codes(say: Say, config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     overrides = [
@@ -536,8 +271,3 @@ def test_the_module_runs_as_the_script_does() -> None:
         env={**os.environ, "PYTHONWARNINGS": "error"},
     )  # fmt: skip
     assert done.stdout.startswith("default: ")
-
-
-def test_load_run_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is not a run folder: it has no config\.toml$"):
-        load_run(tmp_path)
