@@ -146,7 +146,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Put back what ``optimizer_tensors`` took apart."""
+    """Put back what ``optimizer_tensors`` took apart.
+
+    Raises:
+        CheckpointError: If another kind of optimiser, or one of other weights, was saved.
+    """
+    now = optimizer.state_dict()["param_groups"]
+    if [set(group) for group in now] != [set(group) for group in header["groups"]] or any(
+        len(ours["params"]) != len(saved["params"]) for ours, saved in zip(now, header["groups"], strict=True)
+    ):
+        raise CheckpointError(
+            "the checkpoint's optimiser is not the one the configuration builds; resume with the configuration "
+            "the run was started with."
+        )
     state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in header["numbers"].items()}
     for key, value in tensors.items():
         index, name = key.split("/", 1)

@@ -155,6 +155,8 @@ class Target:
         r""":math:`\nabla_z^2 \log p(x, z)` of every chain, shape [S, B, D, D], in D double backwards."""
         with _gradients_allowed(), evaluating(self.module):
             z = z.detach().requires_grad_()
+            if not self.dim:
+                return z.new_zeros(*z.shape, 0)
             (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
             rows = [torch.autograd.grad(grad[..., d].sum(), z, retain_graph=True)[0] for d in range(self.dim)]
         hessian = torch.stack(rows, dim=-2)

@@ -51,6 +51,8 @@ class Batch:
                 "tokens must be int64 of shape [sentences, positions]; got "
                 f"{self.tokens.dtype} of shape {tuple(self.tokens.shape)}. Pad rows with PAD = {PAD}."
             )
+        if self.tokens.numel() and int(self.tokens.min()) < 0:
+            raise ValueError(f"token ids must not be negative; got {int(self.tokens.min())}.")
         if self.ids is None:
             ids = torch.arange(len(self.tokens), device=self.tokens.device)
             object.__setattr__(self, "ids", ids)

@@ -68,7 +68,7 @@ class AnnealedImportance:
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Adapt on a pilot, then run and weigh; the inference is not used."""
         if target.dim == 0:
-            return PriorImportance(1)(target, inference)
+            return PriorImportance()(target, inference)
         chunk = max(1, COLUMNS // 2 // target.batch_size)
         _, steps = self._run(target, min(8, chunk), None)
         sizes = [min(chunk, self.num_samples - done) for done in range(0, self.num_samples, chunk)]

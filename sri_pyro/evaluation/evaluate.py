@@ -79,6 +79,7 @@ class Chains:
         mean: Mean of M chains, shape [n, D].
         covariance: Their covariance, shape [n, D, D].
         critic_mean: Mean of the chains that are not held out, shape [n, D].
+        critic_covariance: Their covariance, shape [n, D, D].
         reconstruction: Mean of -log p(x | z) over chains, nats, shape [n].
         log_joint: Mean of log p(x, z) over chains, shape [n].
         cross_entropy: Mean of -log p(z) over chains, shape [n].
@@ -89,6 +90,7 @@ class Chains:
     mean: Tensor
     covariance: Tensor
     critic_mean: Tensor
+    critic_covariance: Tensor
     reconstruction: Tensor
     log_joint: Tensor
     cross_entropy: Tensor
@@ -214,6 +216,7 @@ def run_chains(target: Target, inference: Inference, options: EvaluationOptions)
         mean=fit.mean,
         covariance=fit.covariance,
         critic_mean=critic.mean,
+        critic_covariance=critic.covariance,
         reconstruction=-log_likelihood.double().mean(0),
         log_joint=log_joint.double().mean(0),
         cross_entropy=(log_likelihood - log_joint).double().mean(0),
@@ -279,7 +282,7 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
     column = {name: torch.tensor(table[name].to_numpy()) for name in table.columns}
     ppl = perplexity(column["log_px"], column["se"], column["num_tokens"])
     information = mutual_information(
-        chains.critic_mean, chains.covariance.mean(0), chains.z[-min(HELD_OUT, len(chains.z)) :]
+        chains.critic_mean, chains.critic_covariance.mean(0), chains.z[-min(HELD_OUT, len(chains.z)) :]
     )
     khat, threshold = column["khat"], column["khat_threshold"]
     estimates: dict[str, Estimate] = {
@@ -290,7 +293,8 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         "kl_q_posterior": mean_estimate(column["kl_q_posterior"], "gaussian_entropy_lower_estimate"),
         "mutual_information": information,
     }
-    fails = ~(khat < threshold)  # -inf, weights without variance, passes; NaN, no tail to fit, fails
+    # -inf, weights without variance, passes; NaN, no tail to fit, fails.
+    fails = ~(khat < threshold)
     check = jensen_check(-column["log_px"], column["reconstruction"], column["kl_q_prior"], binding=False)
     finite = khat[khat.isfinite()]
     return {

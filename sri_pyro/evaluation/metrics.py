@@ -74,7 +74,7 @@ def perplexity(log_px: Tensor, se: Tensor, lengths: Tensor) -> Perplexity:
 
     Example:
         >>> uniform = -torch.tensor([3.0, 5.0]) * math.log(10)
-        >>> round(perplexity(uniform, torch.zeros(2), torch.tensor([3, 5])).estimate, 6)
+        >>> round(perplexity(uniform, torch.zeros(2), torch.tensor([3, 5])).estimate, 4)
         10.0
     """
     lengths = lengths.double()
@@ -111,7 +111,7 @@ class ActiveUnits:
         lower_bounds: Their simultaneous lower bounds (Bonferroni over D, 95 %), in the same order.
         eigenvalues: Of the corrected between-sentence covariance, largest first: the count does not
             depend on how z is rotated.
-        active_eigenvalues: How many of them exceed 0.01.
+        active_eigenvalues: How many of them exceed 0.01 by more than the largest eigenvalue of pure noise.
         num_chains: M.
     """
 
@@ -165,6 +165,8 @@ def active_units(mean: Tensor, covariance: Tensor, num_chains: int, one_draw: Te
     order = variance.argsort(descending=True)
     between = centred.T @ centred / (n - 1) - within.mean(0) / num_chains
     eigenvalues = torch.linalg.eigvalsh(between).flip(0)
+    # Marchenko and Pastur's edge: how far above its mean the top eigenvalue of noise alone lies.
+    noise_edge = float(noise.mean(0).max()) * ((1 + math.sqrt(dim / n)) ** 2 - 1)
     return ActiveUnits(
         count=int((lower > ACTIVE).sum()),
         of=dim,
@@ -173,7 +175,7 @@ def active_units(mean: Tensor, covariance: Tensor, num_chains: int, one_draw: Te
         variances=variance[order].tolist(),
         lower_bounds=lower[order].tolist(),
         eigenvalues=eigenvalues.tolist(),
-        active_eigenvalues=int((eigenvalues > ACTIVE).sum()),
+        active_eigenvalues=int((eigenvalues > ACTIVE + noise_edge).sum()),
         num_chains=num_chains,
     )
 

@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from sri_pyro.inference.guide import as_guide
 from sri_pyro.inference.objectives import FinalState, Trajectory
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
 from sri_pyro.inference.step_size import StepSizeTuner
@@ -22,4 +23,5 @@ __all__ = [
     "ShortRunLangevin",
     "StepSizeTuner",
     "Trajectory",
+    "as_guide",
 ]

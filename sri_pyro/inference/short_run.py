@@ -96,6 +96,10 @@ class ShortRunLangevin(nn.Module):
             steps = [0.5**halvings * step for step in self.step_sizes()]
             draws = self._run(target, num_samples, steps, noise_scale)
             bad = diverged(draws)
+            if progress is None:
+                # In training the loss looks at the end point; here nothing else does.
+                log_prior, log_likelihood = target.value(draws.z)
+                bad |= ~(log_prior + log_likelihood).isfinite()
             if not bool(bad.any()):
                 if halvings and progress is not None:
                     self.step_scale.mul_(0.5**halvings)

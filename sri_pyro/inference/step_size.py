@@ -201,6 +201,15 @@ class StepSizeTuner:
                 f"got every = {every}, num_chains = {num_chains}, num_sentences = {num_sentences}, "
                 f"factors = {list(factors)}."
             )
+        if method not in ("grid", "gradient"):
+            raise ValueError(f"unknown method {method!r} of tuning the step size; known: gradient, grid.")
+        if objective not in ("gaussian", "jacobian"):
+            raise ValueError(f"unknown objective {objective!r} of the step size; known: gaussian, jacobian.")
+        if not (learning_rate > 0 and 0 < smallest < largest):
+            raise ValueError(
+                "step-size tuning needs learning_rate > 0 and 0 < smallest < largest; got "
+                f"{learning_rate}, {smallest} and {largest}."
+            )
         if method == "gradient" and objective == "jacobian":
             raise ValueError(
                 "the gradient in the step size is written for the objective 'gaussian'; tune the objective "

@@ -74,6 +74,8 @@ class GaussianMixture(Prior):
         super().__init__()
         if components < 1:
             raise ValueError(f"components must be at least 1; got {components}.")
+        if spread < 0:
+            raise ValueError(f"spread must be at least 0; got {spread}.")
         self.dim = _require_dim(dim, least=1)
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(spread * torch.randn(components, dim))

@@ -6,6 +6,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from sri_pyro.classic_svi import refuse_classic_svi
 from sri_pyro.models.decoders.base import Decoder
 from sri_pyro.models.priors import Prior, StandardNormal
 from sri_pyro.target import AutogradLikelihood, Target
@@ -46,7 +47,12 @@ class LatentTextModel(nn.Module):
         self.decoder = decoder
 
     def forward(self, batch: Batch) -> Tensor:
-        """The generative story, as a Pyro program; returns the (observed) tokens."""
+        """The generative story, as a Pyro program; returns the (observed) tokens.
+
+        Raises:
+            RuntimeError: Inside Pyro's classic ``SVI``, which would train nothing of a plain module.
+        """
+        refuse_classic_svi(self)
         with pyro.plate("sentences", len(batch), dim=-1):
             z = pyro.sample("z", self.prior())
             x: Tensor = pyro.sample("x", self.decoder(z, batch), obs=batch.tokens)
@@ -60,7 +66,11 @@ class LatentTextModel(nn.Module):
             dropout_in_inference: Let the sampler see the decoder's dropout, with a fresh mask for every
                 gradient, as the authors' release does. Off by default: a moving target has no posterior.
         """
-        prior = self.prior()
+
+        def log_prior(z: Tensor) -> Tensor:
+            # Built afresh on each call, so that every loss has a graph of its own.
+            log_prob: Tensor = self.prior().log_prob(z)
+            return log_prob
 
         def log_likelihood(z: Tensor) -> Tensor:
             log_prob: Tensor = self.decoder(z, batch).log_prob(batch.tokens)
@@ -68,13 +78,13 @@ class LatentTextModel(nn.Module):
 
         def sample_prior(num_samples: int) -> Tensor:
             with torch.no_grad():
-                z: Tensor = prior.sample((num_samples, len(batch)))
+                z: Tensor = self.prior().sample((num_samples, len(batch)))
             return z
 
         fast = None if dropout_in_inference else self.decoder.condition(batch)
         module = None if dropout_in_inference else self.decoder
         return Target(
-            log_prior=prior.log_prob,
+            log_prior=log_prior,
             log_likelihood=log_likelihood,
             sample_prior=sample_prior,
             batch_size=len(batch),

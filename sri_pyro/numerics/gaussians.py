@@ -1,4 +1,4 @@
-r"""Gaussian summaries of chains: moments, debiased entropy, pooled covariances, divergences.
+r"""Gaussian summaries of chains: moments, debiased entropy, pooled covariances, densities.
 
 Axes: S draws, B sentences, D latent dimensions. Everything is in nats.
 """
@@ -123,13 +123,16 @@ class Gaussian(NamedTuple):
 
     @classmethod
     def from_moments(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
-        """Factorise; a covariance that is not quite positive definite gets a ridge first."""
+        """Factorise; a covariance that is not quite positive definite gets a ridge, and only that one."""
         identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
         scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-12)
-        for ridge in (0.0, 1e-6, 1e-4, 1e-2, 1.0):
+        ridge = torch.zeros_like(scale)
+        for size in (1e-6, 1e-4, 1e-2, 1.0, math.nan):
             factor, failed = torch.linalg.cholesky_ex(covariance + ridge * scale * identity)
-            if not bool(failed.any()):
+            if not bool(failed.any()) and bool(factor.isfinite().all()):
                 return cls(mean, factor)
+            # Only a sentence that needs a ridge gets one: proposals do not depend on their neighbours.
+            ridge = torch.where(failed[:, None, None] != 0, size, ridge)
         raise ValueError("a covariance holds values that are not finite; the chains have diverged.")
 
     def sample(self, num_samples: int) -> Tensor:

@@ -252,6 +252,8 @@ def run_langevin(
         >>> run_langevin(standard, torch.zeros(2, 1, 3), [0.1] * 5, LeimkuhlerMatthews()).shape
         torch.Size([2, 1, 3])
     """
+    if not step_sizes or min(float(step) for step in step_sizes) <= 0:
+        raise ValueError(f"step_sizes must be at least one positive number; got {list(step_sizes)}.")
     memory = integrator.begin(z, step_sizes[0], noise_scale, noise(0, z))
     for k, steps in enumerate(neighbours(step_sizes)):
         log_joint, grad = value_and_grad(z)

@@ -27,6 +27,17 @@ class NoiseSchedule(Protocol):
         ...
 
 
+def _require_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
+
+
+def _require_noise(**scales: float) -> None:
+    for name, scale in scales.items():
+        if not (math.isfinite(scale) and scale >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0; got {scale}.")
+
+
 def _require_positive(**values: float) -> None:
     for name, value in values.items():
         if not (math.isfinite(value) and value > 0):
@@ -36,6 +47,9 @@ def _require_positive(**values: float) -> None:
 @dataclass(frozen=True)
 class ConstantSteps:
     """The same step size throughout, as in the paper.
+
+    Args:
+        step_size: In squared units of z; it multiplies the gradient itself.
 
     Example:
         >>> ConstantSteps(0.1)(3)
@@ -49,6 +63,7 @@ class ConstantSteps:
 
     def __call__(self, num_steps: int) -> list[float]:
         """K times the step size."""
+        _require_steps(num_steps)
         return [self.step_size] * num_steps
 
 
@@ -69,6 +84,7 @@ class GeometricSteps:
 
     def __call__(self, num_steps: int) -> list[float]:
         """K step sizes; a single step uses ``first``."""
+        _require_steps(num_steps)
         if num_steps == 1:
             return [self.first]
         ratio = (self.last / self.first) ** (1 / (num_steps - 1))
@@ -78,6 +94,9 @@ class GeometricSteps:
 @dataclass(frozen=True)
 class ListedSteps:
     """Step sizes as they stand in a list, one per step.
+
+    Args:
+        step_sizes: K positive numbers.
 
     Raises:
         ValueError: If the list is empty, an entry is not positive, or K is not its length.
@@ -117,8 +136,7 @@ class ConstantNoise:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"scale must be a finite number of at least 0; got {self.scale}.")
+        _require_noise(scale=self.scale)
 
     def __call__(self, progress: Progress | None) -> float:
         """The noise scale."""
@@ -145,8 +163,7 @@ class LinearNoise:
 
     def __post_init__(self) -> None:
         _require_positive(epochs=self.epochs)
-        ConstantNoise(self.start)
-        ConstantNoise(self.end)
+        _require_noise(start=self.start, end=self.end)
 
     def __call__(self, progress: Progress | None) -> float:
         """The noise scale after a fraction of the epochs."""
@@ -172,8 +189,9 @@ class StaircaseNoise:
 
     def __post_init__(self) -> None:
         _require_positive(increment=self.increment)
-        ConstantNoise(self.start)
-        ConstantNoise(self.end)
+        _require_noise(start=self.start, end=self.end)
+        if self.hold < 0:
+            raise ValueError(f"hold must be at least 0; got {self.hold}.")
 
     def __call__(self, progress: Progress | None) -> float:
         """The noise scale of the current epoch."""

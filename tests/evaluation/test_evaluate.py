@@ -157,7 +157,10 @@ def test_headline_numbers_are_those_of_the_table_and_of_the_oracle(decoder: str)
     assert metrics["jensen"]["gap"]["value"] == pytest.approx(gap)
     assert gap == pytest.approx(metrics["kl_q_posterior"]["value"])
     assert metrics["jensen"]["binding"] is False  # a Gaussian entropy is a lower estimate of the KL
-    assert metrics["active_units"]["variances"][0] == pytest.approx(truth["mean"].var().item(), rel=0.15)
+    assert metrics["active_units"]["variances"][0] == pytest.approx(
+        truth["mean"].var().item(),
+        abs=6 * 0.008,  # 64 chains of 40 sentences; the correction has its own tests
+    )
     assert metrics["mutual_information"]["value"] < truth["kl_q_prior"].mean().item() + 0.05
     khat = column(found, "khat")
     assert metrics["khat"]["max"] == pytest.approx(khat.max().item())

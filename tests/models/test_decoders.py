@@ -57,6 +57,7 @@ def lstm_by_hand(decoder: LSTMDecoder, z: Tensor, row: Tensor, wiring: str) -> l
         logits = decoder.output.weight @ h
         if decoder.output.bias is not None:
             logits = logits + decoder.output.bias
+        logits[[PAD, BOS]] = -torch.inf  # they cannot follow, so they have no share of the law
         scores.append((logits[token] - logits.logsumexp(0)).item())
         before = token
     return scores
@@ -89,6 +90,7 @@ def test_gru_is_the_textbook_recurrence() -> None:
             new = (new_x + (reset_x + reset_h).sigmoid() * new_h).tanh()
             h = (1 - update) * new + update * h
             logits = decoder.output.weight @ h + decoder.output.bias
+            logits[[PAD, BOS]] = -torch.inf
             assert found[n, t].item() == pytest.approx(
                 (logits[token] - logits.logsumexp(0)).item(), abs=1e-12
             )
@@ -151,8 +153,8 @@ def test_published_initialisations(cls: type, how: str, inside: float) -> None:
         ({"dropout": 1.0}, "dropout must lie in [0, 1); got 1.0."),
         ({"dropout": -0.1}, "dropout must lie in [0, 1); got -0.1."),
         ({"word_dropout": 1.0}, "word_dropout must lie in [0, 1); got 1.0."),
-        ({"embedding": 0}, "embedding and hidden must be at least 1; got 0 and 5."),
-        ({"hidden": 0}, "embedding and hidden must be at least 1; got 128 and 0."),
+        ({"embedding": 0}, "embedding must be at least 1; got 0."),
+        ({"hidden": 0}, "hidden must be at least 1; got 0."),
         ({"initialisation": "he"}, "unknown initialisation 'he'; known: small_uniform, uniform."),
         ({"wiring": "both"}, "unknown wiring 'both'; known: cell, hidden."),
     ],

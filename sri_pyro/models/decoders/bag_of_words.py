@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sri_pyro.models.decoders.base import Decoder, State, require_rate
+from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
 from sri_pyro.types import PAD
 
 
@@ -42,14 +42,16 @@ class BagOfWordsDecoder(Decoder):
         super().__init__(vocab_size, latent_dim, max_length)
         require_rate(dropout=dropout)
         self.dropout = dropout
-        self.hidden = nn.Linear(latent_dim, hidden)
+        require_width(hidden=hidden)
+        self.hidden = nn.Linear(latent_dim, hidden) if latent_dim else None
         self.output = nn.Linear(hidden, vocab_size)
 
     def begin(self, z: Tensor) -> Tensor:
         """The logits of every token, [N, V]."""
+        if self.hidden is None:  # without z: one law of words, whatever the sentence
+            return self.predict(self.output, z.new_zeros(len(z), self.output.in_features))
         hidden = F.dropout(torch.tanh(self.hidden(z)), self.dropout, self.training)
-        logits: Tensor = self.output(hidden)
-        return logits
+        return self.predict(self.output, hidden)
 
     def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
         """The same logits again."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sri_pyro.models.decoders.inputs import require_tokens
 from sri_pyro.models.sequences import Strategy, TokenSequence
-from sri_pyro.target import ConditionedLikelihood
+from sri_pyro.target import ConditionedLikelihood, evaluating
 from sri_pyro.types import BOS, EOS, PAD, SPECIAL_SYMBOLS, Batch
 
 State = Any
@@ -32,6 +34,8 @@ class Decoder(nn.Module, ABC):
         ValueError: If a size is out of range.
     """
 
+    unpredictable: Tensor
+
     def __init__(self, vocab_size: int, latent_dim: int, max_length: int) -> None:
         super().__init__()
         if vocab_size <= len(SPECIAL_SYMBOLS):
@@ -45,6 +49,14 @@ class Decoder(nn.Module, ABC):
         self.vocab_size = vocab_size
         self.latent_dim = latent_dim
         self.max_length = max_length
+        unpredictable = torch.zeros(vocab_size)
+        unpredictable[[PAD, BOS]] = -torch.inf
+        self.register_buffer("unpredictable", unpredictable, persistent=False)
+
+    def predict(self, output: nn.Linear, hidden: Tensor) -> Tensor:
+        """Logits of every token that can follow; ``PAD`` and ``BOS`` cannot, neither scored nor sampled."""
+        bias = self.unpredictable if output.bias is None else output.bias + self.unpredictable
+        return F.linear(hidden, output.weight, bias)
 
     @abstractmethod
     def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
@@ -87,10 +99,11 @@ class Decoder(nn.Module, ABC):
         Raises:
             ValueError: If an id lies outside the vocabulary.
         """
-        if tokens.numel() and (int(tokens.max()) >= self.vocab_size or int(tokens.min()) < 0):
+        require_tokens(tokens, self.vocab_size)
+        if z.shape[-1] != self.latent_dim:
             raise ValueError(
-                f"token ids must lie in [0, {self.vocab_size}); got {int(tokens.min())} to "
-                f"{int(tokens.max())}. Encode the text with the vocabulary this decoder was built for."
+                f"z must have {self.latent_dim} coordinates, as many as this decoder's latent_dim; got "
+                f"{z.shape[-1]}."
             )
         shape = torch.Size(np.broadcast_shapes(z.shape[:-1], tokens.shape[:-1]))
         z = z.expand(*shape, z.shape[-1]).reshape(shape.numel(), z.shape[-1])
@@ -107,12 +120,19 @@ class Decoder(nn.Module, ABC):
             strategy: How tokens are chosen; ancestral sampling by default.
         """
         strategy = strategy or Strategy()
-        length = max_length or self.max_length
+        length = self.max_length if max_length is None else max_length
+        if length < 1:
+            raise ValueError(f"max_length must be at least 1; got {length}.")
         codes = z.reshape(z.shape[:-1].numel(), z.shape[-1])
+        with evaluating(self):
+            return self._write(codes, length, strategy).reshape(*z.shape[:-1], length)
+
+    def _write(self, codes: Tensor, length: int, strategy: Strategy) -> Tensor:
+        """Token by token, until every sentence has ended; codes [N, D] to ids [N, length]."""
         state = self.begin(codes)
-        token = torch.full((len(codes),), BOS, dtype=torch.int64, device=z.device)
-        tokens = torch.full((len(codes), length), PAD, dtype=torch.int64, device=z.device)
-        ended = torch.zeros(len(codes), dtype=torch.bool, device=z.device)
+        token = torch.full((len(codes),), BOS, dtype=torch.int64, device=codes.device)
+        tokens = torch.full((len(codes), length), PAD, dtype=torch.int64, device=codes.device)
+        ended = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
         for t in range(length):
             if bool(ended.all()):
                 break
@@ -120,7 +140,14 @@ class Decoder(nn.Module, ABC):
             token = strategy.choose(logits)
             tokens[:, t] = torch.where(ended, PAD, token)
             ended |= token == EOS
-        return tokens.reshape(*z.shape[:-1], length)
+        return tokens
+
+
+def require_width(**widths: int) -> None:
+    """Raise unless every named layer width is at least 1."""
+    for name, width in widths.items():
+        if width < 1:
+            raise ValueError(f"{name} must be at least 1; got {width}.")
 
 
 def require_rate(**rates: float) -> None:

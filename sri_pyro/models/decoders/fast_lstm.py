@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sri_pyro.models.decoders.inputs import shifted
+from sri_pyro.models.decoders.inputs import require_tokens, shifted
 from sri_pyro.types import PAD, Batch
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class ConditionedLSTM:
         """Everything that does not depend on z: token-side gate inputs and target rows."""
         cell, output = decoder.cell, decoder.output
         weights = {name: parameter.detach() for name, parameter in cell.named_parameters()}
-        bias = output.bias if output.bias is not None else output.weight.new_zeros(decoder.vocab_size)
+        bias = decoder.unpredictable if output.bias is None else output.bias + decoder.unpredictable
+        require_tokens(batch.tokens, decoder.vocab_size)
         width = decoder.embedding.embedding_dim
         tokens_TB = batch.tokens.T
         words = decoder.embedding(shifted(batch.tokens).T)
@@ -96,13 +97,13 @@ class ConditionedLSTM:
             recurrent_GH=weights["weight_hh_l0"],
             code_to_gates_GD=input_weight[:, width:].contiguous(),
             code_to_start_HD=words.new_zeros(hidden, 0) if start is None else start.weight.detach(),
-            start_bias_H=words.new_zeros(hidden) if start_bias is None else start_bias.detach(),
+            start_bias_H=words.new_zeros(hidden) if start_bias is None else start_bias,
             hidden_wiring=decoder.wiring == "hidden",
             real_TB=real,
             target_weight_NH=output.weight.detach()[targets],
             target_bias_N=bias[targets],
             output_weight_VH=output.weight.detach(),
-            output_bias_V=bias.detach(),
+            output_bias_V=bias,
         )
 
     @torch.no_grad()

@@ -22,3 +22,12 @@ def drop_words(inputs: Tensor, rate: float) -> Tensor:
     words = (inputs != BOS) & (inputs != PAD)
     dropped = words & (torch.rand(inputs.shape, device=inputs.device) < rate)
     return torch.where(dropped, UNK, inputs)
+
+
+def require_tokens(tokens: Tensor, vocab_size: int) -> None:
+    """Raise unless every id is in the vocabulary."""
+    if tokens.numel() and (int(tokens.max()) >= vocab_size or int(tokens.min()) < 0):
+        raise ValueError(
+            f"token ids must lie in [0, {vocab_size}); got {int(tokens.min())} to {int(tokens.max())}. "
+            "Encode the text with the vocabulary this decoder was built for."
+        )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sri_pyro.models.decoders.base import Decoder, State, require_rate
+from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
 from sri_pyro.models.decoders.inputs import drop_words, shifted
 from sri_pyro.target import ConditionedLikelihood
@@ -37,7 +37,7 @@ class RecurrentDecoder(Decoder):
 
     def __init__(
         self,
-        cell: nn.LSTM | nn.GRU,
+        cell: type[nn.LSTM] | type[nn.GRU],
         vocab_size: int,
         latent_dim: int,
         embedding: int,
@@ -48,13 +48,12 @@ class RecurrentDecoder(Decoder):
         max_length: int,
     ) -> None:
         super().__init__(vocab_size, latent_dim, max_length)
-        if embedding < 1 or hidden < 1:
-            raise ValueError(f"embedding and hidden must be at least 1; got {embedding} and {hidden}.")
+        require_width(embedding=embedding, hidden=hidden)
         require_rate(dropout=dropout, word_dropout=word_dropout)
         self.dropout = dropout
         self.word_dropout = word_dropout
         self.embedding = nn.Embedding(vocab_size, embedding, padding_idx=PAD)
-        self.cell = cell
+        self.cell = cell(embedding + latent_dim, hidden, batch_first=True)
         self.output = nn.Linear(hidden, vocab_size, bias=output_bias)
 
     def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class RecurrentDecoder(Decoder):
         states, _ = self.cell(torch.cat([words, codes], -1), self.begin(z))
         states = F.dropout(states, self.dropout, self.training)
         real = tokens != PAD
-        logits = self.output(states[real])
+        logits = self.predict(self.output, states[real])
         log_probs = z.new_zeros(tokens.shape)
         log_probs[real] = -F.cross_entropy(logits, tokens[real], reduction="none")
         return log_probs
@@ -76,7 +75,7 @@ class RecurrentDecoder(Decoder):
         """One token further."""
         word = torch.cat([self.embedding(token), z], -1)
         states, state = self.cell(word[:, None], state)
-        return self.output(states[:, 0]), state
+        return self.predict(self.output, states[:, 0]), state
 
 
 class LSTMDecoder(RecurrentDecoder):
@@ -119,11 +118,12 @@ class LSTMDecoder(RecurrentDecoder):
         initialisation: Initialisation = "uniform",
         max_length: int = 60,
     ) -> None:
-        cell = nn.LSTM(embedding + latent_dim, hidden, batch_first=True)
         super().__init__(
-            cell, vocab_size, latent_dim, embedding, hidden,
+            nn.LSTM, vocab_size, latent_dim, embedding, hidden,
             dropout, word_dropout, output_bias, max_length,
         )  # fmt: skip
+        if wiring not in ("hidden", "cell"):
+            raise ValueError(f"unknown wiring {wiring!r}; known: cell, hidden.")
         self.wiring = wiring
         self.start = nn.Linear(latent_dim, hidden, bias=wiring == "hidden") if latent_dim else None
         initialise(self, initialisation)
@@ -175,9 +175,8 @@ class GRUDecoder(RecurrentDecoder):
         initialisation: Initialisation = "uniform",
         max_length: int = 60,
     ) -> None:
-        cell = nn.GRU(embedding + latent_dim, hidden, batch_first=True)
         super().__init__(
-            cell, vocab_size, latent_dim, embedding, hidden,
+            nn.GRU, vocab_size, latent_dim, embedding, hidden,
             dropout, word_dropout, output_bias, max_length,
         )  # fmt: skip
         self.start = nn.Linear(latent_dim, hidden) if latent_dim else None
