@@ -27,6 +27,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override an option; may be repeated.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the history for TensorBoard as well.")
+    ] = False,
 ) -> None:
     """Train a model into a new folder.
 
@@ -39,7 +42,7 @@ def train(
     The options of every part: sri-pyro show. A killed run continues with --resume and ends with the same
     weights, bit by bit.
     """
-    from sri_pyro.config import Stopped, Told, read_config
+    from sri_pyro.config import Stopped, Told, read_config, tensorboard_watch
     from sri_pyro.config import train as train_run
 
     config = read_config(source, overrides or [])
@@ -50,7 +53,14 @@ def train(
         closing.enter_context(stop_on_signal(stopping))  # from here on there is something to save
 
     with ExitStack() as closing, Bar(config) as bar:
-        told = Told(cost=begin, watch=bar.watch, should_stop=lambda: bool(stopping))
+        track = tensorboard_watch(out) if tensorboard else None
+
+        def watch(record: Mapping[str, float | str]) -> None:
+            bar.watch(record)
+            if track is not None:
+                track(record)
+
+        told = Told(cost=begin, watch=watch, should_stop=lambda: bool(stopping))
         try:
             history = train_run(config, out, resume=resume, command=context.obj, told=told)
         except Stopped:

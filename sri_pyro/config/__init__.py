@@ -7,6 +7,7 @@ from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config, presets, read_config
+from sri_pyro.config.tracking import tensorboard_watch
 from sri_pyro.config.trainer import Cost, Told, train
 from sri_pyro.training import Stopped
 
@@ -31,5 +32,6 @@ __all__ = [
     "readable",
     "report_run",
     "seed_everything",
+    "tensorboard_watch",
     "train",
 ]

@@ -157,10 +157,11 @@ def _put(draws: Weighted, rows: Tensor, part: Weighted) -> Weighted:
 def _at(draws: Weighted, rows: Tensor) -> Weighted:
     """The draws of some sentences only."""
     fields = {
-        name: value if value is None else value[rows] if value.ndim == 1 else value[:, rows]
+        name: value[rows] if value.ndim == 1 else value[:, rows]
         for name, value in vars(draws).items()
+        if value is not None
     }
-    return Weighted(**fields)
+    return replace(draws, **fields)
 
 
 def accepted(log_weight: Tensor) -> Tensor:

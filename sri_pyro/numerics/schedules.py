@@ -77,7 +77,7 @@ class GeometricSteps:
     """
 
     first: float = 0.2
-    last: float = 0.06
+    last: float = 0.02
 
     def __post_init__(self) -> None:
         _require_positive(first=self.first, last=self.last)
