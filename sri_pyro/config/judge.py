@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, merged, parse_config
 from sri_pyro.config.trainer import logging_to
-from sri_pyro.data import Corpus, in_order
+from sri_pyro.data import Corpus, Split, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.metrics import floor
 from sri_pyro.evaluation.verdicts import judge
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.models import StandardNormal, Strategy
@@ -100,7 +101,20 @@ def evaluate_run(
             tracer=_tracer(run.inference),
             watch=watch,
         )
+        evaluation = with_floor(evaluation, split)
         return write_evaluation(run, config, corpus, evaluation, command)
+
+
+def with_floor(evaluation: Evaluation, split: Split) -> Evaluation:
+    """Add what is known of sentences whose exact log p(x) is known: those of a grammar."""
+    if split.exact_log_prob is None:
+        return evaluation
+    table = evaluation.table.copy()
+    exact = dict(zip(split.ids.tolist(), split.exact_log_prob.tolist(), strict=True))
+    table["exact_log_px"] = [exact[i] for i in table["id"]]
+    column = {name: torch.tensor(table[name].to_numpy()) for name in ("exact_log_px", "log_px", "num_tokens")}
+    against = floor(column["exact_log_px"], column["log_px"], column["num_tokens"])
+    return replace(evaluation, table=table, metrics={**evaluation.metrics, "floor": asdict(against)})
 
 
 def overridden(config: Config, overrides: Sequence[str]) -> Config:

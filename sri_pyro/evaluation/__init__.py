@@ -7,11 +7,11 @@ from sri_pyro.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from sri_pyro.evaluation.evidence import (
     EvidenceEstimator,
     GaussianImportance,
-    JacobianImportance,
     PriorImportance,
     SentenceEvidence,
     estimate_evidence,
 )
+from sri_pyro.evaluation.jacobian import JacobianImportance
 
 EVIDENCE: MappingProxyType[str, type[EvidenceEstimator]] = MappingProxyType(
     {

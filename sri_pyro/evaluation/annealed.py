@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sri_pyro.evaluation.evidence import COLUMNS, PriorImportance, Weighted
+from sri_pyro.evaluation.evidence import COLUMNS, PriorImportance, Weighted, all_rows
 from sri_pyro.target import Inference, Target
 
 TARGET_ACCEPTANCE = {"langevin": 0.57, "hmc": 0.65}
@@ -76,7 +76,7 @@ class AnnealedImportance:
         z, log_weight, log_likelihood = (torch.cat(values) for values in zip(*runs, strict=True))
         none = torch.zeros(target.batch_size, dtype=torch.int64, device=z.device)
         weighted = Weighted(z, log_weight, log_likelihood, rounds=none + 1, refused=none > 0)
-        return [(torch.arange(target.batch_size, device=z.device), weighted)]
+        return [(all_rows(target), weighted)]
 
     def _run(
         self, target: Target, num_samples: int, steps: list[Tensor] | None

@@ -16,7 +16,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sri_pyro.numerics.folding import step_map
 from sri_pyro.numerics.gaussians import Gaussian, moments, pooled
 from sri_pyro.numerics.proposals import DefensiveGaussian
 from sri_pyro.numerics.weights import (
@@ -208,14 +207,14 @@ class PriorImportance:
     num_samples: int = 512
 
     def __post_init__(self) -> None:
-        _require_samples(self.num_samples)
+        require_samples(self.num_samples)
 
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Weights of prior draws."""
         # With no latent dimension every draw is the same draw: one is exact.
         z = target.sample_prior(self.num_samples if target.dim else 1)
         with torch.no_grad():
-            return [(_all_rows(target), score(target, z, target.log_prior(z)))]
+            return [(all_rows(target), score(target, z, target.log_prior(z)))]
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ class GaussianImportance:
     refits: int = 1
 
     def __post_init__(self) -> None:
-        _require_samples(self.num_samples)
+        require_samples(self.num_samples)
         if self.pilot_chains < 2 or self.inflation <= 0 or not 0 < self.prior_share < 1 or self.refits < 0:
             raise ValueError(
                 "the estimator 'gaussian' needs pilot_chains >= 2, inflation > 0, prior_share in (0, 1) and "
@@ -256,7 +255,7 @@ class GaussianImportance:
 
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Fit, draw and weigh; refit where the weights say so."""
-        rows = _all_rows(target)
+        rows = all_rows(target)
         if target.dim == 0:
             return PriorImportance(self.num_samples)(target, inference)
         chains = max(self.pilot_chains, -(-POOLED_PILOTS // target.batch_size))
@@ -296,70 +295,17 @@ class GaussianImportance:
         return fit.mean, share * fit.covariance + (1 - share) * before
 
 
-@dataclass(frozen=True)
-class JacobianImportance:
-    r"""The paper's estimator (``jacobian``): the density of z_K with the noise held fixed.
-
-    .. math:: \log w = \log p(x, z_K) - \log p(z_0) + \sum_k \log |\det(I + s_k H(z_k))|
-
-    This is the density of z_K *given the noise*, not that of z_K: the weights are unbiased only while every
-    step is one-to-one, and at useful step sizes their variance is infinite. Where :math:`I + s_k H` is not
-    positive definite a step folds, :math:`|\det|` over-states p(x), and the estimator refuses to give a number.
-    Costs D gradients more per step. Never a headline.
-
-    Attributes:
-        num_samples: S; the authors' release uses 10.
-
-    References:
-        Pang et al. (2021), Eqs. 14-18.
-    """
-
-    num_samples: int = 10
-
-    def __post_init__(self) -> None:
-        _require_samples(self.num_samples)
-
-    def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
-        """Weights along recorded paths."""
-        draws = inference(target, self.num_samples)
-        if "path" not in draws.info or "step_size" not in draws.info:
-            raise ValueError(
-                "the estimator 'jacobian' needs the path of a run whose steps are maps of z alone; use the "
-                "inference 'short_run' with record_path = true and the integrator 'ula' or 'lm'."
-            )
-        path, steps = draws.info["path"], draws.info["step_size"]
-        start, end = path[:, :, 0], path[:, :, -1]
-        log_det = torch.zeros(start.shape[:-1], dtype=torch.float64, device=start.device)
-        negative = torch.zeros(start.shape[:-1], dtype=torch.bool, device=start.device)
-        smallest = torch.full_like(log_det, torch.inf)
-        for k in range(steps.shape[2]):
-            fold = step_map(target.hessian(path[:, :, k]), float(steps[0, 0, k]))
-            log_det += fold.log_abs_det
-            negative ^= fold.negative
-            smallest = torch.minimum(smallest, fold.smallest_eigenvalue)
-        with torch.no_grad():
-            weighted = score(target, end, target.log_prior(start) - log_det)
-        smallest = smallest.amin(0)
-        # A step that is not positive definite folds even where an even number of directions flip and the
-        # determinant stays positive.
-        judged = replace(
-            weighted,
-            refused=smallest <= 0,
-            negative_share=negative.double().mean(0),
-            smallest_eigenvalue=smallest,
-        )
-        return [(_all_rows(target), judged)]
-
-
 def _own_share(num_draws: int, dim: int) -> float:
     """How far a covariance of so many draws is trusted against the pooled one; 0.29 at 64 draws in 32-d."""
     return num_draws / (num_draws + 5 * dim)
 
 
-def _all_rows(target: Target) -> Tensor:
+def all_rows(target: Target) -> Tensor:
+    """Indices of every sentence of a target, [B]."""
     return torch.arange(target.batch_size, device=target.sample_prior(1).device)
 
 
-def _require_samples(num_samples: int) -> None:
+def require_samples(num_samples: int) -> None:
+    """Raise unless an error can be known from so many draws."""
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, for an error to be known; got {num_samples}.")

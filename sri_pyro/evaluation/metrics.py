@@ -211,6 +211,35 @@ def mutual_information(mean: Tensor, covariance: Tensor, held_out: Tensor) -> Es
 
 
 @dataclass(frozen=True)
+class Floor:
+    """How far a model stays above the truth, where the truth is known.
+
+    Attributes:
+        perplexity: Of the exact law of the sentences; no model can be better in expectation.
+        excess: Mean of log p(x) - log p_model(x), paired over sentences: an estimate of KL(truth || model),
+            nats per sentence.
+    """
+
+    perplexity: float
+    excess: Estimate
+
+
+def floor(exact_log_px: Tensor, log_px: Tensor, lengths: Tensor) -> Floor:
+    """Compare a model with the exact law of a grammar; every argument has shape [n], nats.
+
+    Example:
+        >>> exact, model = torch.tensor([-2.0, -3.0]), torch.tensor([-2.5, -3.5])
+        >>> floor(exact, model, torch.tensor([2, 3])).excess.value
+        0.5
+    """
+    exact_log_px = exact_log_px.double()
+    return Floor(
+        perplexity=math.exp(-float(exact_log_px.sum()) / float(lengths.sum())),
+        excess=mean_estimate(exact_log_px - log_px.double()),
+    )
+
+
+@dataclass(frozen=True)
 class JensenCheck:
     """Whether reconstruction plus KL is at least the negative log-likelihood, as it must be.
 

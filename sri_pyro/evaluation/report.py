@@ -171,6 +171,17 @@ def headline(metrics: Mapping[str, Any]) -> list[Row]:
         else _withheld("Perplexity"),
         _row("Negative log-likelihood", metrics["nll"], "nats a sentence") if trusted else _withheld("NLL"),
     ]
+    if "floor" in metrics:
+        rows.append(
+            Row(
+                "Perplexity of the truth",
+                f"{number(metrics['floor']['perplexity']):.4g}",
+                "The exact law of these sentences: a floor for every model.",
+            )
+        )
+        rows.append(
+            _row("Excess over the truth", metrics["floor"]["excess"], "KL(truth ‖ model), nats a sentence")
+        )
     if not units["of"]:
         return rows
     rows.append(
