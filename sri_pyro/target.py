@@ -187,7 +187,8 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple
     with _gradients_allowed():
         z = z.detach().requires_grad_()
         value = function(z)
-        (grad,) = torch.autograd.grad(value.sum(), z)
+        # A decoder may leave z unread, as one without latent dimensions does: its gradient is zero.
+        (grad,) = torch.autograd.grad(value.sum(), z, materialize_grads=True)
     return value.detach(), grad
 
 

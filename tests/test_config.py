@@ -89,7 +89,7 @@ def problems(data: dict[str, Any], *overrides: str) -> list[str]:
         ({"validation": {"pilot_chains": 1}}, "validation: pilot_chains must be at least 2; got 1."),
         ({"evaluation": {"split": "train"}}, "evaluation: split must be one of 'test', 'valid'; got 'train'"),
         ({"evaluation": {"estimator": {"kind": "gaussian", "num_samples": 0}}},
-         "estimator 'gaussian': num_samples must be at least 1; got 0."),
+         "estimator 'gaussian': num_samples must be at least 2, for an error to be known; got 0."),
         ({"device": 3}, "configuration: device must be a text in quotes; got 3"),
         ({"seed": -1}, "configuration: seed must be between 0 and 2^32 - 1; got -1."),
         ({"preset": "papper"}, "unknown preset 'papper'; known: default, language_model, paper, released. "

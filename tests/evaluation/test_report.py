@@ -211,7 +211,7 @@ def test_many_sentences_are_drawn_in_part_but_for_those_that_fail(
     table = load_report_inputs(run_of("healthy")).table
     panel = figures.khat_by_length(table)
     assert panel.caption.endswith(" Of 48 sentences 10 are drawn, and all that give alarm.")
-    alarmed = figures.khat_by_length(table.assign(khat=table["khat"] + 1))
+    alarmed = figures.khat_by_length(table.assign(khat=table["khat"].abs() + 1))
     assert len(re.findall(r"<use[^>]*var\(--first\)", panel.svg)) == 10
     assert len(re.findall(r"<use[^>]*var\(--alarm\)", alarmed.svg)) == 48 + 1  # the legend has one
 
