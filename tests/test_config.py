@@ -15,7 +15,7 @@ from sri_pyro.config import ConfigError, build, load_corpus, parse_config, prese
 from sri_pyro.config.build import find_device
 from sri_pyro.config.schema import Reader, keywords, options_model, trial
 from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
-from sri_pyro.config.settings import merged
+from sri_pyro.config.settings import laid_over, merged, overridden_config
 from sri_pyro.config.toml import dumps, override
 from sri_pyro.config.trainer import rehearse
 from sri_pyro.models import LanguageModel
@@ -35,7 +35,7 @@ TINY = merged(
 
 def problems(data: dict[str, Any], *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        parse_config(merged(PCFG, data), overrides)
+        parse_config(laid_over(PCFG, data), overrides)
     return list(caught.value.problems)
 
 
@@ -120,7 +120,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_missing_data_lists_the_sources() -> None:
     with pytest.raises(
-        ConfigError, match=r"^source needs a kind; known: chitchat, pcfg, sotu, text, topic_hmm$"
+        ConfigError, match=r"^\[data\] needs a kind; known: chitchat, pcfg, sotu, text, topic_hmm$"
     ):
         parse_config({})
 
@@ -186,6 +186,85 @@ def test_another_kind_takes_the_place_of_the_presets_options() -> None:
     config = parse_config(PCFG, ["model.decoder.kind=gru", "inference.noise.kind=constant"])
     assert config.decoder.kind == "gru"
     assert config.inference.options["noise"].plain() == {"kind": "constant", "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.decoder.hidden=16", "model.decoder.kind=gru"),
+        ("model.decoder.kind=gru", "model.decoder.hidden=16"),
+        ("model.decoder=gru", "model.decoder.hidden=16"),
+        ("model.decoder.hidden=16", "model.decoder=gru"),
+    ],
+)
+def test_an_option_and_a_kind_may_come_in_any_order_and_form(overrides: tuple[str, ...]) -> None:
+    """A merge that replaces tables as it goes gives hidden = 256, or trains an LSTM."""
+    config = parse_config(PCFG, overrides)
+    assert config.decoder.kind == "gru"
+    assert config.decoder.options["hidden"] == 16
+
+
+def test_short_forms_take_options_at_every_depth() -> None:
+    config = parse_config({}, ["data=text", "data.path=my.txt", "inference.step_schedule=constant",
+                               "inference.step_schedule.step_size=0.1"])  # fmt: skip
+    assert config.data.plain()["path"] == "my.txt"
+    assert config.inference.options["step_schedule"].plain() == {"kind": "constant", "step_size": 0.1}
+    assert parse_config({"data": "pcfg"}, ["data.num_train=40"]).data.options["num_train"] == 40
+
+
+def test_a_kind_that_does_not_change_keeps_the_options_of_the_file() -> None:
+    data = PCFG | {"model": {"decoder": {"kind": "lstm", "hidden": 16}}}
+    assert parse_config(data, ["model.decoder.kind=lstm"]).decoder.options["hidden"] == 16
+    assert parse_config(data, ["model.decoder.kind=gru"]).decoder.options["hidden"] == 16
+    assert parse_config(PCFG, ["data.kind=topic_hmm"]).data.options["num_train"] == 40
+
+
+@pytest.mark.parametrize(
+    ("data", "overrides"),
+    [
+        (PCFG | {"model": {"decoder": {"wiring": "cell"}}}, ["model.decoder.kind=gru"]),
+        (PCFG, ["model.decoder.wiring=cell", "model.decoder=gru"]),
+    ],
+)
+def test_what_the_user_said_is_refused_rather_than_dropped(
+    data: dict[str, Any], overrides: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data, overrides)
+    accepted = [
+        name
+        for name in keywords(SECTIONS["model.decoder"].entries["gru"])
+        if not name.endswith(("_dim", "_size"))
+    ]
+    assert str(caught.value) == (
+        f"decoder 'gru' has no option 'wiring'; it accepts: {', '.join(sorted(accepted))}"
+    )
+
+
+def test_another_source_does_not_drop_the_path_of_the_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"data": {"kind": "text", "path": "my.txt"}}, ["data.kind=pcfg"])
+    expected = "source 'pcfg' has no option 'path'; it accepts: num_test, num_train, num_valid, seed"
+    assert str(caught.value) == expected
+
+
+def test_a_finished_configuration_gives_way_as_a_preset_does() -> None:
+    """Its estimator's options are all written out: taken for the user's own, they would be refused."""
+    config = parse_config(PCFG, ["evaluation.estimator.num_samples=40", "evaluation.num_sentences=9"])
+    other = overridden_config(config, ["evaluation.estimator=annealed"])
+    assert other.evaluation.options["estimator"].kind == "annealed"
+    assert other.evaluation.options["num_sentences"] == 9
+    same = overridden_config(config, ["evaluation.estimator.inflation=1.3"])
+    assert same.evaluation.options["estimator"].options["num_samples"] == 40
+
+
+def test_a_misspelt_preset_is_guessed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config("defualt")
+    assert str(caught.value) == (
+        "defualt cannot be read: No such file or directory; give a TOML file or a preset "
+        "(default, language_model, paper, released). Did you mean 'default'?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
-from sri_pyro.config.settings import Config, merged, parse_config
+from sri_pyro.config.settings import Config, merged, overridden_config
 from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, Split, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
@@ -129,7 +129,7 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
                 for name in settled
             ]
         )
-    return parse_config(config.plain(), overrides)
+    return overridden_config(config, overrides)
 
 
 def check_data(run: Run, corpus: Corpus) -> None:

@@ -44,11 +44,13 @@ class Table:
         what: Its noun in messages.
         entries: Constructors by the name that ``kind`` gives. A dotted path ``module:Name`` reaches others.
         follows: Keywords that a user does not give, and what they follow from.
+        section: Where it stands, if its noun does not say so.
     """
 
     what: str
     entries: Mapping[str, Callable[..., Any]]
     follows: Mapping[str, str] = field(default_factory=dict)
+    section: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ class Reader:
         kind = data.get("kind")
         if not isinstance(kind, str):
             got = "" if kind is None else f"; got {shown(kind)}"
-            self.problems.append(f"{table.what} needs a kind{got}; known: {listed(table.entries)}")
+            self.problems.append(
+                f"{table.section or table.what} needs a kind{got}; known: {listed(table.entries)}"
+            )
             return None
         factory = self._factory(table, kind)
         if factory is None:

@@ -116,7 +116,7 @@ def _at_least(least: int, **values: int) -> None:
 
 VOCABULARY_FOLLOWS: Final = {"vocab_size": "the data's vocabulary", "latent_dim": "dim of the prior"}
 
-SOURCE: Final = Table("source", SOURCES)
+SOURCE: Final = Table("source", SOURCES, section="[data]")
 PRIOR: Final = Table("prior", PRIORS)
 DECODER: Final = Table("decoder", DECODERS, VOCABULARY_FOLLOWS)
 INFERENCE: Final = Table("inference", INFERENCES)

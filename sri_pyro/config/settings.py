@@ -72,6 +72,12 @@ class Config:
         device: str = self.experiment.options["device"]
         return device
 
+    @property
+    def latent_dim(self) -> int:
+        """Of the prior; 0 for a language model."""
+        dim: int = trial(self.prior, {}).dim
+        return dim
+
     def plain(self) -> dict[str, Any]:
         """The whole configuration as TOML would say it, every default included."""
         model = {"prior": self.prior.plain(), "decoder": self.decoder.plain()}
@@ -118,7 +124,7 @@ def read_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
     except UnicodeDecodeError:
         raise ConfigError([f"{path} is not TOML: it is not UTF-8 text"]) from None
     except OSError as error:
-        known = f"; give a TOML file or a preset ({listed(presets())})"
+        known = f"; give a TOML file or a preset ({listed(presets())}){meant(str(source), presets())}"
         raise ConfigError([f"{path} cannot be read: {error.strerror or error}{known}"]) from None
     data = toml.loads(text, str(path))
     try:
@@ -130,7 +136,8 @@ def read_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
 def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
     """Check nested tables, as TOML gives them, and fill in what the preset and the constructors say.
 
-    Where a table names another ``kind`` than the preset does, the preset's options for it do not apply.
+    What the user says, in the data and in the overrides, is gathered first and all of it counts. Where it
+    names another ``kind`` than the preset does, the preset's options for it do not apply.
 
     Raises:
         ConfigError: With every problem.
@@ -140,39 +147,85 @@ def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Conf
         >>> config.prior.options["dim"], config.training.options["epochs"], config.inference.kind
         (8, 3, 'short_run')
     """
-    given: dict[str, Any] = {}
+    return _on_preset(_gathered(data, overrides))
+
+
+def overridden_config(config: Config, overrides: Iterable[str]) -> Config:
+    """A finished configuration with some options changed.
+
+    Its options are defaults by now: where an override names another ``kind``, they do not apply to it.
+
+    Raises:
+        ConfigError: With every problem.
+
+    Example:
+        >>> config = parse_config({"data": "pcfg"})
+        >>> overridden_config(config, ["evaluation.estimator=annealed"]).evaluation.options["estimator"].kind
+        'annealed'
+    """
+    return _on_preset(laid_over(config.plain(), _gathered({}, overrides)))
+
+
+def _gathered(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """All that a user says as one table; where two say the same option, the later one counts."""
     for text in overrides:
-        given = merged(given, toml.override(text))
-    data = merged(data, given)
+        data = merged(data, toml.override(text))
+    return dict(data)
+
+
+def _on_preset(data: Mapping[str, Any]) -> Config:
     preset = data.get("preset", Experiment.preset)
     known = presets()
     if preset not in known:
         close = meant(preset, known) if isinstance(preset, str) else ""
         raise ConfigError([f"unknown preset {shown(preset)}; known: {listed(known)}{close}"])
-    return _read(merged(toml.loads(known[preset], preset), data))
+    return _read(laid_over(toml.loads(known[preset], preset), data))
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the options of ``over`` put in; a table of another kind takes the old one's place.
+    """``base`` with the options of ``over`` put in; nothing else of ``base`` is lost. A bare text is a kind.
 
     Example:
         >>> merged({"prior": {"kind": "mixture", "components": 4}}, {"prior": {"components": 9}})
         {'prior': {'kind': 'mixture', 'components': 9}}
-        >>> merged({"prior": {"kind": "mixture", "components": 4}}, {"prior": "standard_normal"})
+        >>> merged({"decoder": {"hidden": 4}}, {"decoder": "gru"})
+        {'decoder': {'hidden': 4, 'kind': 'gru'}}
+        >>> merged({"decoder": "gru"}, {"decoder": {"hidden": 4}})
+        {'decoder': {'kind': 'gru', 'hidden': 4}}
+    """
+    result = dict(base)
+    for name, new in over.items():
+        old, new = _as_tables(base.get(name), new)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        result[name] = merged(old, new) if both else new
+    return result
+
+
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``merged``, but a table of ``over`` that names another kind takes the place of the one in ``base``.
+
+    Example:
+        >>> laid_over({"prior": {"kind": "mixture", "components": 4}}, {"prior": {"components": 9}})
+        {'prior': {'kind': 'mixture', 'components': 9}}
+        >>> laid_over({"prior": {"kind": "mixture", "components": 4}}, {"prior": "standard_normal"})
         {'prior': {'kind': 'standard_normal'}}
     """
     result = dict(base)
     for name, new in over.items():
-        old = base.get(name)
-        if isinstance(old, Mapping) and isinstance(new, str):
-            new = {"kind": new}
-        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-            result[name] = new
-        elif "kind" in new and new["kind"] != old.get("kind"):
-            result[name] = dict(new)
-        else:
-            result[name] = merged(old, new)
+        old, new = _as_tables(base.get(name), new)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        same = both and new.get("kind", old.get("kind")) == old.get("kind")
+        result[name] = laid_over(old, new) if same else new
     return result
+
+
+def _as_tables(old: Any, new: Any) -> tuple[Any, Any]:
+    """Of a table and a bare text, the text as the table with that kind."""
+    if isinstance(old, Mapping) and isinstance(new, str):
+        return old, {"kind": new}
+    if isinstance(old, str) and isinstance(new, Mapping):
+        return {"kind": old}, new
+    return old, new
 
 
 def _read(data: Mapping[str, Any]) -> Config:

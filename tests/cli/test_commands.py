@@ -195,10 +195,12 @@ def test_a_run_of_a_language_model_has_no_codes(say: Say, config: Path, tmp_path
         "preset=language_model",
         "model.prior.dim=0",
         "inference=prior",
-        "evaluation.estimator=prior",
     ]
     config.write_text(
-        config.read_text().replace("[inference]\nnum_steps = 3\n", "").replace("prior.dim = 2", "")
+        config.read_text()
+        .replace("[inference]\nnum_steps = 3\n", "")
+        .replace("prior.dim = 2", "")
+        .replace('kind = "gaussian", num_samples = 40, pilot_chains = 8', 'kind = "prior"')
     )
     sets = [word for override in overrides for word in ("--set", override)]
     assert say("train", config, "--out", run, *sets).code == 0
