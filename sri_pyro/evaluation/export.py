@@ -28,6 +28,33 @@ EVIDENCE = (
 )  # fmt: skip
 """Columns of the table of sentences that go into the group ``evidence``."""
 
+ABOUT = {
+    "posterior/z": ("1", "codes: end points of independent short runs, in the inference's own law q"),
+    "proposal/z": ("1", "codes drawn from the importance proposal; the posterior once weighted by log_weight"),
+    "proposal/log_weight": ("nat", "log p(x, z) - log proposal(z); the log of its mean exponential estimates log p(x)"),
+    "proposal/log_likelihood": ("nat", "log p(x | z) of the whole sentence; not log p(x)"),
+    "prior/z": ("1", "codes drawn from the prior"),
+    "evidence/log_px": ("nat", "estimate of log p(x) of the sentence, its end included"),
+    "evidence/se": ("nat", "Monte Carlo standard error of log_px"),
+    "evidence/khat": ("1", "Pareto shape of the importance weights' tail"),
+    "evidence/khat_threshold": ("1", "k-hat at or above which log_px is not to be trusted"),
+    "evidence/ess": ("draws", "effective sample size of the importance weights"),
+    "evidence/num_samples": ("draws", "importance draws used"),
+    "evidence/rounds": ("1", "fits of the proposal"),
+    "evidence/reconstruction": ("nat", "mean of -log p(x | z) over short runs"),
+    "evidence/kl_q_prior": ("nat", "KL(short run || prior), a lower estimate from a Gaussian entropy"),
+    "evidence/kl_posterior_prior": ("nat", "KL(posterior || prior) by self-normalised importance weights"),
+    "evidence/kl_q_posterior": ("nat", "KL(short run || posterior), a lower estimate from a Gaussian entropy"),
+    "trajectory/energy": ("nat", "-log p(x, z_k), mean over the runs of a sentence"),
+    "trajectory/kl_posterior": ("nat", "KL(q_k || posterior), a lower estimate from a Gaussian entropy"),
+    "trajectory/gradient_norm": ("nat", "norm of the gradient of log p(x, z_k) in z, mean over runs"),
+    "trajectory/distance": ("1", "distance of z_k from z_0, mean over runs"),
+    "trajectory/negative_log_px": ("nat", "-log p(x) of the sentence"),
+    "constant_data/text": ("1", "the sentence"),
+    "constant_data/n_tokens": ("tokens", "predicted tokens, the end of the sentence included"),
+}  # fmt: skip
+"""Units and meaning of every variable that is written, by group and name."""
+
 
 class ExportArguments(TypedDict):
     """What ``diagnostics.export`` takes, but for the attributes."""
@@ -125,8 +152,14 @@ def write_netcdf(
     attrs: Mapping[str, str | int | float] | None = None,
     prior_z: Tensor | None = None,
 ) -> None:
-    """Write ``export_arguments`` to a netCDF file, whole or not at all."""
-    to_netcdf(export(**export_arguments(evaluation, texts, prior_z), attrs=attrs), path)
+    """Write ``export_arguments`` to a netCDF file, whole or not at all; every variable says what it is."""
+    arguments = export_arguments(evaluation, texts, prior_z)
+    data = export(**arguments, attrs=attrs)
+    for group, variables in arguments["groups"].items():
+        for name in variables:
+            units, description = ABOUT[f"{group}/{name}"]
+            data[group][name].attrs.update(units=units, description=description)
+    to_netcdf(data, path)
 
 
 def write_outputs(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from sri_pyro.evaluation.drawing import (
@@ -29,6 +29,13 @@ Array = NDArray[Any]
 
 MOST_POINTS = 1500
 """Sentences drawn one by one; of more, a part, so that the page stays light."""
+FEW_POINTS = 150
+"""Sentences up to which dots are drawn large and dense, for they do not hide one another."""
+SAME_SENTENCES = (
+    " Each point is a mean over the same sentences with the same noise; no error is recorded. The level is as "
+    "uncertain as the choice of sentences, differences between epochs are less so."
+)
+"""How to take validation curves, which have no error bars."""
 
 
 def khat_by_length(table: pd.DataFrame) -> Panel:
@@ -118,10 +125,13 @@ def training(history: Sequence[Mapping[str, Any]], with_code: bool) -> list[Pane
     panels = []
     wanted = (
         ("step", "loss", "Training loss", "loss, nats per sentence", "Objective of the weight steps that were logged."),
-        ("validation", "nll", "Validation", "NLL, nats per sentence", "Held-out NLL; the ring marks the weights kept."),
+        (
+            "validation", "nll", "Validation", "NLL, nats per sentence",
+            "Held-out NLL; the ring marks the weights kept." + SAME_SENTENCES,
+        ),
         (
             "validation", "kl_posterior_prior", "Code during training", "KL(posterior ‖ prior), nats",
-            "On validation sentences. A code that stays near zero from the start never came to life.",
+            "On validation sentences. A code that stays near zero from the start never came to life." + SAME_SENTENCES,
         ),
     )  # fmt: skip
     for kind, name, title, ylabel, caption in wanted:
@@ -135,9 +145,12 @@ def training(history: Sequence[Mapping[str, Any]], with_code: bool) -> list[Pane
             values,
             color=FIRST,
             linewidth=1.4,
-            marker="o" if kind == "validation" else "",
-            markersize=3,
+            marker="o" if kind == "validation" or len(values) == 1 else "",
+            markersize=3 if len(values) > 1 else 6,
         )
+        if len(values) == 1:
+            ax.set_xlim(0, 2 * epochs[0] or 1)
+            caption += " One record only."
         if name == "nll" and np.isfinite(values).any():
             best = int(np.nanargmin(values))
             ax.plot(epochs[best], values[best], "o", color=SECOND, markersize=9, fillstyle="none")
@@ -153,10 +166,19 @@ def _by_sentence(ax: Axes, table: pd.DataFrame, values: Array, alarm: Array, lab
     if len(calm) > MOST_POINTS:
         calm = rng.choice(calm, MOST_POINTS, replace=False)
     tokens = table["num_tokens"].to_numpy() + rng.uniform(-0.3, 0.3, len(table))
-    ax.plot(tokens[calm], values[calm], "o", color=FIRST, markersize=2.6, alpha=0.5, markeredgewidth=0)
+    size, alpha = (5.0, 0.85) if len(calm) <= FEW_POINTS else (3.2, 0.6)
+    ax.plot(tokens[calm], values[calm], "o", color=FIRST, markersize=size, alpha=alpha, markeredgewidth=0)
     loud = np.flatnonzero(shown & alarm)
     if len(loud):
-        ax.plot(tokens[loud], values[loud], "D", color=ALARM, markersize=3, markeredgewidth=0, label=label)
+        ax.plot(
+            tokens[loud],
+            values[loud],
+            "D",
+            color=ALARM,
+            markersize=max(size, 4.0),
+            markeredgewidth=0,
+            label=label,
+        )
         legend(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return int(alarm.sum())
@@ -182,5 +204,7 @@ def _means(ax: Axes, tokens: Array, values: Array) -> None:
 
 
 def _plain_log(ax: Axes) -> None:
+    """Plain numbers at 1, 2 and 5 of every decade, so that there are some within a single one."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.yaxis.set_minor_formatter(lambda _value, _place: "")

@@ -57,19 +57,28 @@ def unit_spectrum(units: Mapping[str, Any]) -> Panel:
 
 
 def unit_eigenvalues(units: Mapping[str, Any]) -> Panel:
-    """The same without a choice of axes."""
-    values = np.array(units["eigenvalues"])
-    ax = _spectrum_axes("eigenvalue", values.min(), values.max())
-    rank, active = np.arange(1, len(values) + 1), values > ACTIVE
-    for use, color in ((active, FIRST), (~active, MUTED)):
-        ax.plot(rank[use], values[use], "s", color=color, markersize=4)
-    level(ax, ACTIVE, f"{ACTIVE}", below=True)
+    """The same without a choice of axes; as many are coloured as the table counts."""
+    values, count = np.array(units["eigenvalues"]), int(units["active_eigenvalues"])
+    threshold = ACTIVE + float(units.get("noise_edge", 0.0))
+    ax = _spectrum_axes("eigenvalue", values.min(), max(values.max(), threshold))
+    rank = np.arange(1, len(values) + 1)  # largest first, so that the active ones come first
+    for use, color, label in (
+        (rank <= count, FIRST, "active"),
+        (rank > count, MUTED, "not shown to be active"),
+    ):
+        if use.any():
+            ax.plot(rank[use], values[use], "s", color=color, markersize=4, label=label)
+    rule = f"{threshold:.2g} ({ACTIVE} + noise)" if "noise_edge" in units else f"{ACTIVE}"
+    level(ax, threshold, rule, below=True)
+    legend(ax, "upper right")
     return draw(
         ax,
         "Active directions",
-        "Eigenvalues of the same corrected covariance between sentences. Unlike units they do not depend on how the "
-        "latent axes happen to be turned; where there are far fewer than active units, units repeat one another.",
-        f"{units['active_eigenvalues']} of {units['of']} eigenvalues are above {ACTIVE}.",
+        "Eigenvalues of the same corrected covariance between sentences. A direction is active if its eigenvalue is "
+        f"above {ACTIVE} by more than the largest eigenvalue of Monte Carlo noise alone. Unlike units, directions do "
+        "not depend on how the latent axes happen to be turned; where there are far fewer of them, units repeat one "
+        "another.",
+        f"{count} of {units['of']} eigenvalues are above {threshold:.2g}.",
     )
 
 

@@ -112,6 +112,7 @@ class ActiveUnits:
         eigenvalues: Of the corrected between-sentence covariance, largest first: the count does not
             depend on how z is rotated.
         active_eigenvalues: How many of them exceed 0.01 by more than the largest eigenvalue of pure noise.
+        noise_edge: How far above zero that eigenvalue lies.
         num_chains: M.
     """
 
@@ -123,6 +124,7 @@ class ActiveUnits:
     lower_bounds: list[float]
     eigenvalues: list[float]
     active_eigenvalues: int
+    noise_edge: float
     num_chains: int
 
 
@@ -153,7 +155,7 @@ def active_units(mean: Tensor, covariance: Tensor, num_chains: int, one_draw: Te
             f"active units need at least 2 sentences and 2 chains; got {n} sentences and {num_chains} chains."
         )
     if dim == 0:
-        return ActiveUnits(0, 0, 0, 0, [], [], [], 0, num_chains)
+        return ActiveUnits(0, 0, 0, 0, [], [], [], 0, 0.0, num_chains)
     mean, within = mean.double(), covariance.double()
     centred = mean - mean.mean(0)
     noise = within.diagonal(dim1=-2, dim2=-1) / num_chains
@@ -176,6 +178,7 @@ def active_units(mean: Tensor, covariance: Tensor, num_chains: int, one_draw: Te
         lower_bounds=lower[order].tolist(),
         eigenvalues=eigenvalues.tolist(),
         active_eigenvalues=int((eigenvalues > ACTIVE + noise_edge).sum()),
+        noise_edge=noise_edge,
         num_chains=num_chains,
     )
 

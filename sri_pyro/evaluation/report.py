@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,18 @@ from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation import figures, latent_figures
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
 from sri_pyro.evaluation.drawing import Panel
-from sri_pyro.evaluation.verdicts import estimate, judge, likelihood_is_trusted, number, rounded
+from sri_pyro.evaluation.verdicts import (
+    estimate,
+    judge,
+    likelihood_is_trusted,
+    number,
+    refused_sentences,
+    rounded,
+)
 
 METHODS = {
     "self_normalised_importance": "self-normalised importance weights",
-    "gaussian_entropy_lower_estimate": "debiased Gaussian entropy: a lower estimate",
+    "gaussian_entropy_lower_estimate": "Gaussian entropy: biased low by construction",
     "infonce_gaussian": "InfoNCE with Gaussian critics: a lower bound",
 }
 """Estimators by the names they have in ``metrics.json``."""
@@ -37,7 +45,7 @@ class ReportInputs:
         data: ``inference.nc``.
         texts: ``samples.json``; lists ``samples``, ``interpolations``, ``reconstructions``.
         history: Records of ``history.jsonl``; none if there is no such file.
-        configuration: ``config.toml`` as text; else the configuration in the provenance, as JSON.
+        configuration: The one in the provenance, which knows what evaluation overrode; else ``config.toml``.
     """
 
     metrics: Mapping[str, Any]
@@ -45,7 +53,7 @@ class ReportInputs:
     data: InferenceResult
     texts: Mapping[str, Any]
     history: list[dict[str, Any]]
-    configuration: str
+    configuration: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,6 @@ def load_report_inputs(folder: Path) -> ReportInputs:
                 f"a report needs {name}, which {folder} does not hold; evaluate the run first."
             )
     metrics = _read_json(folder / "metrics.json")
-    configuration = folder / "config.toml"
     stored = metrics.get("provenance", {}).get("configuration")
     return ReportInputs(
         metrics=metrics,
@@ -86,9 +93,7 @@ def load_report_inputs(folder: Path) -> ReportInputs:
         data=from_netcdf(folder / "inference.nc"),
         texts=_read_json(folder / "samples.json"),
         history=_read_lines(folder / "history.jsonl"),
-        configuration=configuration.read_text(encoding="utf-8")
-        if configuration.is_file()
-        else json.dumps(stored, indent=2, ensure_ascii=False),
+        configuration=stored if stored is not None else _read_toml(folder / "config.toml"),
     )
 
 
@@ -121,6 +126,9 @@ def render(inputs: ReportInputs, title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    provenance = {
+        name: value for name, value in inputs.metrics.get("provenance", {}).items() if name != "configuration"
+    }
     environment.filters["svg"] = Markup  # drawn by us, without a word of the user's
     return environment.get_template("report.html.j2").render(
         title=title,
@@ -130,8 +138,8 @@ def render(inputs: ReportInputs, title: str) -> str:
         sections=sections(inputs),
         texts=inputs.texts,
         has_code=bool(inputs.metrics["active_units"]["of"]),
-        provenance=facts(inputs.metrics.get("provenance", {})),
-        configuration=inputs.configuration,
+        provenance=facts(provenance),
+        configuration=facts(inputs.configuration),
     )
 
 
@@ -139,7 +147,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
     """The evaluation in one sentence."""
     ppl, units = metrics["perplexity"], metrics["active_units"]
     n = f"{ppl['num_sentences']:,} held-out sentences"
-    if not likelihood_is_trusted(metrics):
+    if refused := refused_sentences(metrics):
+        text = f"No perplexity can be stated: {refused:,} of {n} have no valid estimate of log p(x)"
+    elif not likelihood_is_trusted(metrics):
         text = f"No perplexity can be stated: the importance weights of {n} are not to be trusted"
     else:
         text = (
@@ -260,21 +270,22 @@ def sections(inputs: ReportInputs) -> list[Section]:
     return [section for section in found if section.panels]
 
 
-def facts(provenance: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Provenance as names and values, nested names joined; the configuration has its own place.
+def facts(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested record as a table: names joined by dots as on the command line, and values; null is "not set".
 
     Example:
-        >>> facts({"seed": 3, "versions": {"torch": "2.6"}, "configuration": {"a": 1}})
-        [('seed', '3'), ('versions: torch', '2.6')]
+        >>> facts({"seed": 3, "versions": {"torch": "2.6"}, "evaluation": {"num_sentences": None}})
+        [('seed', '3'), ('versions.torch', '2.6'), ('evaluation.num_sentences', 'not set')]
     """
     found = []
-    for name, value in provenance.items():
+    for name, value in record.items():
         if isinstance(value, Mapping):
-            if prefix or name != "configuration":
-                found += facts(value, f"{prefix}{name}: ")
+            found += facts(value, f"{prefix}{name}.")
+        elif value is None:
+            found.append((f"{prefix}{name}", "not set"))
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            found.append((f"{prefix}{name}".replace("_", " "), text))
+            found.append((f"{prefix}{name}", text))
     return found
 
 
@@ -287,7 +298,7 @@ def _row(name: str, record: Mapping[str, Any], note: str = "") -> Row:
 
 
 def _withheld(name: str) -> Row:
-    return Row(name, "not shown", "Its importance weights are not to be trusted; see the first verdict.")
+    return Row(name, "not shown", "What it rests on is not to be trusted; see the first verdict.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -296,6 +307,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not whole JSON ({error}); evaluate the run again.") from None
     return data
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} is not TOML ({error}); restore it or remove it.") from None
 
 
 def _read_table(path: Path) -> pd.DataFrame:

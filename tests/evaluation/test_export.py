@@ -65,6 +65,21 @@ def test_groups_axes_and_labels(tmp_path: Path, evaluation_of: EvaluationOf) -> 
     assert data.attrs["seed"] == 3
 
 
+def test_every_variable_says_what_it_is_in_which_unit(tmp_path: Path, evaluation_of: EvaluationOf) -> None:
+    """Read from the file: attributes that live in memory alone would be lost in writing."""
+    evaluation = evaluation_of("healthy")
+    write_netcdf(tmp_path / "inference.nc", evaluation, texts_of(evaluation), prior_z=torch.randn(10, 4))
+    data = from_netcdf(tmp_path / "inference.nc")
+    found = {f"{group}/{name}" for group in names_of(data) for name in data[group].data_vars}
+    assert found == set(export.ABOUT)
+    for variable in found:
+        group, name = variable.split("/")
+        assert (data[group][name].attrs["units"], data[group][name].attrs["description"]) == export.ABOUT[
+            variable
+        ]
+    assert data["evidence"]["log_px"].attrs["units"] == "nat"
+
+
 def test_trajectory_has_one_axis_of_steps(evaluation_of: EvaluationOf) -> None:
     evaluation = evaluation_of("healthy")
     trajectory = export_arguments(evaluation, texts_of(evaluation))["groups"]["trajectory"]

@@ -16,9 +16,9 @@ import matplotlib
 import pytest
 import torch
 
-from sri_pyro.evaluation import Evaluation, figures
+from sri_pyro.evaluation import Evaluation, figures, latent_figures
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
-from sri_pyro.evaluation.report import load_report_inputs, render, write_report
+from sri_pyro.evaluation.report import load_report_inputs, render, summary, write_report
 
 EvaluationOf = Callable[[str], Evaluation]
 RunOf = Callable[[str], Path]
@@ -74,7 +74,7 @@ def folder_of(kind: str, evaluation_of: EvaluationOf, folder: Path, **more: Any)
     evaluation = evaluation_of(kind)
     texts = [HOSTILE if i % 5 == 0 else f"sentence {i}" for i in range(len(evaluation.table))]
     provenance = {"seed": 3, "data_digest": "abc123", "command": HOSTILE, "versions": {"torch": "2.6"},
-                  "configuration": {"model": {"kind": HOSTILE}}}  # fmt: skip
+                  "configuration": {"model": {"kind": HOSTILE}, "evaluation": {"num_sentences": None}}}  # fmt: skip
     written = Texts([HOSTILE, "a sample"], [[HOSTILE, "to"]], [Reconstruction("original", [HOSTILE])])
     write_outputs(folder, evaluation, texts, provenance, texts=written, **more)
     records = [
@@ -151,8 +151,8 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
         "The short run, step by step", "KL(short run ‖ posterior) by step", "Posteriors of four sentences",
         "All sentences together", "chi-squared with 4 degrees of freedom", "Training", "Validation",
         "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations", "Reconstructions",
-        "How these numbers were made", "data digest", "abc123", "command", "versions: torch", "Configuration",
-        "seed = 3 # as written by hand",
+        "How these numbers were made", "data_digest", "abc123", "command", "versions.torch", "Configuration",
+        f"model.kind {HOSTILE}", "evaluation.num_sentences not set",
     ]  # fmt: skip
     place = 0
     for each in wanted:
@@ -214,6 +214,72 @@ def test_many_sentences_are_drawn_in_part_but_for_those_that_fail(
     alarmed = figures.khat_by_length(table.assign(khat=table["khat"].abs() + 1))
     assert len(re.findall(r"<use[^>]*var\(--first\)", panel.svg)) == 10
     assert len(re.findall(r"<use[^>]*var\(--alarm\)", alarmed.svg)) == 48 + 1  # the legend has one
+
+
+def blue_markers(svg: str) -> int:
+    """How many markers of a drawing have the page's first colour; ticks are markers too, of another."""
+    return len(re.findall(r"<use[^>]*fill: var\(--first\)", svg))
+
+
+def test_directions_are_coloured_as_the_table_counts_them(run_of: RunOf) -> None:
+    """Four eigenvalues above 0.01 of which two pass the edge of noise: two are coloured, and the line says 0.05."""
+    units = {"eigenvalues": [0.5, 0.06, 0.04, 0.02], "active_eigenvalues": 2, "noise_edge": 0.04, "of": 4}
+    panel = latent_figures.unit_eigenvalues(units)
+    assert blue_markers(panel.svg) == 2 + 1  # the legend has one
+    assert "0.05 (0.01 + noise)" in panel.svg
+    assert panel.alt == "2 of 4 eigenvalues are above 0.05."
+    units = load_report_inputs(run_of("collapsed")).metrics["active_units"]
+    assert units["noise_edge"] > 0
+    beyond = [value > 0.01 + units["noise_edge"] for value in units["eigenvalues"]]
+    assert sum(beyond) == units["active_eigenvalues"]
+
+
+def test_a_single_record_is_drawn_as_a_point() -> None:
+    """A line through one point is nothing."""
+    record = {"kind": "step", "step": 1, "epoch": 0.5, "loss": 50.0}
+    (panel,) = figures.training([record], with_code=True)
+    assert panel.caption.endswith(" One record only.")
+    assert blue_markers(panel.svg) == 1
+    (panel,) = figures.training([record, {**record, "epoch": 1.0}], with_code=True)
+    assert "One record" not in panel.caption
+    assert blue_markers(panel.svg) == 0
+
+
+def test_validation_curves_say_that_they_have_no_error() -> None:
+    record = {"kind": "validation", "epoch": 1.0, "nll": 40.0, "kl_posterior_prior": 1.0}
+    panels = figures.training([record, {**record, "epoch": 2.0}], with_code=True)
+    assert len(panels) == 2
+    assert all("no error is recorded" in panel.caption for panel in panels)
+
+
+def test_effective_draws_within_a_decade_have_ticks(run_of: RunOf) -> None:
+    """Powers of ten alone would leave the axis from 30 to 90 without a number."""
+    table = load_report_inputs(run_of("healthy")).table
+    panel = figures.ess_by_length(table.assign(ess=[35.0 + i for i in range(len(table))]))
+    assert re.search(r">50</text>", panel.svg)
+
+
+def test_a_configuration_comes_from_the_run_where_the_provenance_has_none(
+    tmp_path: Path, run_of: RunOf
+) -> None:
+    folder = shutil.copytree(run_of("language_model"), tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["provenance"]["configuration"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "config.toml").write_text("[model]\nkind = 'x'  # by hand\n")
+    assert "Configuration model.kind x" in words(write_report(folder).read_text())
+    (folder / "config.toml").write_text("[model")
+    message = rf"^{re.escape(str(folder / 'config.toml'))} is not TOML \(.*\); restore it or remove it\.$"
+    with pytest.raises(ValueError, match=message):
+        write_report(folder)
+
+
+def test_refused_sentences_are_named_in_the_summary(run_of: RunOf) -> None:
+    metrics = dict(load_report_inputs(run_of("healthy")).metrics)
+    metrics["nll"] = {**metrics["nll"], "num_samples": 44}
+    metrics["perplexity"] = {**metrics["perplexity"], "estimate": None, "lower": None, "upper": None}
+    text = summary(metrics)
+    assert text.startswith("No perplexity can be stated: 4 of 48 held-out sentences have no valid estimate")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "sentences.csv", "inference.nc", "samples.json"])
