@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -43,6 +45,8 @@ app.command()(describing.presets)
 app.command()(describing.show)
 
 INTERRUPTED = 130
+FAILED = 2
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,18 +57,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=words, prog_name="sri-pyro", obj=["sri-pyro", *map(shlex.quote, words)])
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return code or _flushed()
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, OSError, FloatingPointError) as error:  # what the library says to its user
         print(f"sri-pyro: {described(error)}", file=sys.stderr)
-        return 2
+        return FAILED
+    return _flushed()
+
+
+def _flushed() -> int:
+    """Bring what was printed to its reader now, while a full disk can still be told; the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no failure to tell of
+            print(f"sri-pyro: {described(error)}", file=sys.stderr)
+        # What is still in the buffer goes nowhere, or Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return 0
 
 
 def described(error: Exception) -> str:
     """An error in one sentence."""
     if isinstance(error, OSError) and error.strerror:
+        if error.filename is None and error.errno in NO_SPACE:  # a file would have been named
+            return f"cannot write to standard output: {error.strerror}"
         place = f" {error.filename}" if error.filename else ""
         return f"cannot read or write{place}: {error.strerror}"
     return str(error).strip()

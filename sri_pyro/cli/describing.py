@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ def presets(
     """
     from sri_pyro.config import ConfigError
     from sri_pyro.config import presets as all_presets
+    from sri_pyro.config.schema import meant
 
     known = all_presets()
     if name is None:
@@ -28,7 +30,7 @@ def presets(
             print(f"{preset}: {about}")
         return
     if name not in known:
-        raise ConfigError([f"unknown preset '{name}'; known: {', '.join(known)}"])
+        raise ConfigError([f"unknown preset '{name}'; known: {', '.join(known)}{meant(name, known)}"])
     print(known[name], end="")
 
 
@@ -47,11 +49,13 @@ def show(
     sri-pyro show experiments/demo.toml --set training.epochs=3
     """
     from sri_pyro.config import read_config
-    from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
+    from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS, Experiment
 
     if source is not None:
         print(read_config(source, overrides or []).to_toml(), end="")
         return
+    print(f"[top of the file]  {_about(Experiment)}")
+    _options(Experiment, set())
     for section, settings in SETTINGS.items():
         print(f"[{section}]  {_about(settings)}")
         _options(settings, set())
@@ -63,7 +67,24 @@ def show(
 
 
 def _about(factory: Any) -> str:
-    return (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
+    return for_terminal((inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " "))
+
+
+def for_terminal(text: str) -> str:
+    r"""A docstring's mark-up taken off: roles, double backquotes, and TeX as far as it has a plain reading.
+
+    Example:
+        >>> print(for_terminal(r"The law :math:`\\mathcal{N}(0, \\sigma_{i} I_D)` of ``z``; see :class:`Prior`."))
+        The law N(0, sigma_i I_D) of z; see Prior.
+    """
+    text = re.sub(r":\w+:`([^`]*)`", lambda role: _plain_tex(role[1]), text)
+    return text.replace("``", "")
+
+
+def _plain_tex(tex: str) -> str:
+    tex = re.sub(r"\\(?:mathcal|mathrm|text|operatorname|left|right|big)\b", "", tex)
+    tex = re.sub(r"\\[,;! ]|\\quad", " ", tex)
+    return re.sub(r"\\(?=\w)|[{}]", "", tex).strip()
 
 
 def _options(factory: Any, left_out: set[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,48 @@ if TYPE_CHECKING:
     import pandas as pd
 
 console = Console(stderr=True)
+
+Watch = Callable[[int, int], None]
+
+
+def tell(sentence: str) -> None:
+    """Say something beside the results."""
+    console.print(f"note: {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def sentences_bar() -> Iterator[Watch]:
+    """A bar over sentences; what it gives is told how many are done, and of how many."""
+    bar = Progress(
+        TextColumn("{task.completed:.0f} of {task.total:.0f} sentences"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    task = bar.add_task("sentences", total=None, start=False, visible=False)
+
+    def watch(done: int, total: int) -> None:
+        if not bar.tasks[0].started:
+            bar.start_task(task)
+        bar.update(task, completed=done, total=total, visible=True)
+
+    with bar:
+        yield watch
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give a failed write the name that the user knows: it has none on a full disk, or a temporary file's."""
+    try:
+        yield
+    except OSError as error:
+        temporary = str(error.filename or "").endswith(".tmp")
+        if error.strerror is None or (error.filename is not None and not temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that 'train' made.")]
 TextArgument = Annotated[
@@ -34,7 +78,8 @@ def evaluate(
 ) -> None:
     """Judge a run on its test split and write metrics.json, sentences.csv, inference.nc and report.html.
 
-    This is the only command that touches the test split.
+    This is the only command that touches the test split. It takes the place of an evaluation that the folder
+    already holds.
 
     sri-pyro evaluate runs/demo
 
@@ -42,27 +87,22 @@ def evaluate(
     """
     from sri_pyro.config import Begun, evaluate_run, readable
 
-    progress = Progress(
-        TextColumn("{task.completed:.0f} of {task.total:.0f} sentences"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    task = progress.add_task("evaluate", total=None, start=False, visible=False)
+    total = 0
 
     def begun(what: Begun) -> None:
-        progress.update(task, total=what.sentences, visible=True)
-        progress.start_task(task)
+        nonlocal total
+        total = what.sentences
+        if (run / "metrics.json").exists():
+            tell(f"{run} already holds an evaluation: this one takes its place")
+        watch(0, total)
 
-    with progress:
+    with naming(run), sentences_bar() as watch:
         metrics = evaluate_run(
             run,
             overrides or [],
             command=context.obj,
             begun=begun,
-            watch=lambda done: progress.update(task, completed=done),
+            watch=lambda done: watch(done, total),
         )
     for line in readable(metrics):
         print(line)
@@ -115,7 +155,7 @@ def interpolate(
 
     loaded = load_run(run, device)
     seed_everything(seed)
-    for share, text in loaded.interpolate(first, last, steps).itertuples(index=False):
+    for share, text in loaded.interpolate(first, last, steps, tell=tell).itertuples(index=False):
         print(f"{share:.2f}  {text}")
 
 
@@ -134,7 +174,9 @@ def score(
 
     loaded = load_run(run, device)
     seed_everything(seed)
-    _write(loaded.score(file), out)
+    with sentences_bar() as watch:
+        frame = loaded.score(file, tell=tell, watch=watch)
+    _write(frame, out)
 
 
 def encode(
@@ -152,7 +194,9 @@ def encode(
 
     loaded = load_run(run, device)
     seed_everything(seed)
-    _write(loaded.encode(file), out)
+    with sentences_bar() as watch:
+        frame = loaded.encode(file, tell=tell, watch=watch)
+    _write(frame, out)
 
 
 def _write(frame: pd.DataFrame, out: Path | None) -> None:
@@ -161,6 +205,6 @@ def _write(frame: pd.DataFrame, out: Path | None) -> None:
     if out is None:
         frame.to_csv(sys.stdout, index=False)
         return
-    with atomic_path(out) as temporary:
+    with naming(out), atomic_path(out) as temporary:
         frame.to_csv(temporary, index=False)
     console.print(f"{len(frame)} sentences written to {out}", highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,11 +22,16 @@ console = Console(stderr=True)
 def train(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A TOML file, or a preset's name.")],
-    out: Annotated[Path, typer.Option(help="The run's folder; it must not exist yet, unless resumed.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; it must not exist yet, unless resumed. Required.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override an option; may be repeated.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that the folder holds.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run that the folder holds; begin it if there is none."),
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the history for TensorBoard as well.")
     ] = False,
@@ -41,14 +46,36 @@ def train(
 
     The options of every part: sri-pyro show. A killed run continues with --resume and ends with the same
     weights, bit by bit.
+
+    The number of epochs is part of a run: its learning rate, its noise and its best weights follow from it. A
+    finished run is therefore not extended; train again, with more epochs, into another folder.
     """
-    from sri_pyro.config import Stopped, Told, read_config, tensorboard_watch
+    with saying_what_is_saved(out):
+        _train(context, source, out, overrides or [], resume, tensorboard)
+
+
+def _train(
+    context: typer.Context,
+    source: str,
+    out: Path | None,
+    overrides: Sequence[str],
+    resume: bool,
+    tensorboard: bool,
+) -> None:
+    from sri_pyro.config import ConfigError, RunFolder, Stopped, Told, read_config, tensorboard_watch
     from sri_pyro.config import train as train_run
 
-    config = read_config(source, overrides or [])
+    if out is None:
+        raise ConfigError(["train needs a folder for the run; give one that does not exist yet, for instance "
+                           "--out runs/demo"])  # fmt: skip
+    beginning = resume and not RunFolder(out).exists
+    config = read_config(source, overrides)
     stopping: list[int] = []
 
     def begin(cost: Cost) -> None:
+        if beginning:
+            place = "holds no run" if out.exists() else "does not exist"
+            console.print(f"{out} {place} yet: beginning it", highlight=False, soft_wrap=True)
         console.print(f"expected: {cost}", highlight=False)
         closing.enter_context(stop_on_signal(stopping))  # from here on there is something to save
 
@@ -69,11 +96,33 @@ def train(
                 f"stopped and saved; continue with: {' '.join(again)}", highlight=False, soft_wrap=True
             )
             raise typer.Exit(130) from None
+        except OSError as error:
+            if error.strerror is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(out)) from None
     best = min(history.of("validation"), key=lambda record: float(record["nll"]))
     print(
         f"trained: {out}; best validation nll {best['nll']:.2f} nats per sentence, perplexity {best['ppl']:.2f}, "
         f"KL(posterior || prior) {best['kl_posterior_prior']:.2f} nats, after epoch {best['epoch']:g}"
     )
+
+
+@contextmanager
+def saying_what_is_saved(out: Path | None) -> Iterator[None]:
+    """Answer a Ctrl-C that nobody collects: one before the first step, or the second one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Nothing of the library may be imported yet: importing it takes most of the time before the first step.
+        saved = out is not None and (out / "last.safetensors").exists()
+        console.print(
+            f"stopped at once; {out} is as it was last saved, and --resume continues it"
+            if saved
+            else "stopped before anything was saved",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
 
 
 @contextmanager
@@ -103,6 +152,7 @@ class Bar:
 
     def __init__(self, config: Config) -> None:
         self._epochs = config.training.options["epochs"]
+        self._codes = config.latent_dim > 0
         self._progress = Progress(
             TextColumn("epoch {task.completed:.2f} of {task.total:g}"),
             BarColumn(),
@@ -133,9 +183,10 @@ class Bar:
         if note:
             self._progress.update(self._task, note=note)
         if record["kind"] == "validation":
+            khat = f", median k-hat {record['khat']:.2f}" if self._codes else ""
             console.print(
                 f"epoch {record['epoch']:g}: validation nll {record['nll']:.3f}, perplexity {record['ppl']:.2f}, "
                 f"KL(posterior || prior) {record['kl_posterior_prior']:.3f}, reconstruction "
-                f"{record['reconstruction']:.2f}, median k-hat {record['khat']:.2f}",
+                f"{record['reconstruction']:.2f}{khat}",
                 highlight=False,
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +22,24 @@ from sri_pyro.config.build import (
     text_options,
 )
 from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.schema import shown
 from sri_pyro.config.settings import Config
-from sri_pyro.data import DataError, Split, Vocabulary, encode_text, in_order, read_lines
+from sri_pyro.data import DataError, Split, Vocabulary, encode_text, in_order, read_lines, split_words
 from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
 from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
 from sri_pyro.numerics.weights import normalised
-from sri_pyro.types import PAD, UNK, Batch
+from sri_pyro.types import PAD, SPECIAL_SYMBOLS, UNK, Batch
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+"""Hears, in a sentence, what was left out of a text or is doubtful about it."""
+Watch = Callable[[int, int], None]
+"""Hears how many sentences are done, and of how many."""
+MOSTLY = 0.5
+"""A sentence with a larger share of unknown words is told of."""
+MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -54,15 +67,19 @@ class Run:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    def score(self, sentences: Path | Iterable[str]) -> pd.DataFrame:
+    def score(
+        self, sentences: Path | Iterable[str], *, tell: Tell = log.warning, watch: Watch | None = None
+    ) -> pd.DataFrame:
         """Estimate log p(x) of any sentences, by the estimator that the configuration names.
 
         Args:
             sentences: One text each, or the path of a file with one a line. Blank ones are left out, and
                 longer ones as the configuration's ``too_long`` says.
+            tell: Hears how many were left out and why, and which are mostly unknown words.
+            watch: Hears how many are done.
 
         Returns:
-            One row per sentence: ``line`` (from 1), ``text`` as the model reads it, ``num_tokens`` (the end
+            One row per sentence: ``line`` (from 1), ``text`` as it was given, ``num_tokens`` (the end
             counted), ``num_unknown``, ``log_px`` and its Monte Carlo standard error ``se`` in nats,
             ``khat`` with its ``threshold``, ``ess``.
 
@@ -70,7 +87,9 @@ class Run:
             DataError: If no sentence is usable.
         """
         frames = []
-        for batch, evidence, _ in self._weighted(sentences):
+        text = self.read(sentences)
+        text.tell(tell)
+        for batch, evidence, _ in self._weighted(text, watch):
             columns = {
                 "num_unknown": (batch.tokens == UNK).sum(-1),
                 "log_px": evidence.log_px,
@@ -79,14 +98,18 @@ class Run:
                 "threshold": evidence.threshold,
                 "ess": evidence.ess,
             }
-            frames.append(self._frame(batch, columns))
+            frames.append(_frame(text, batch, columns))
         return _by_line(frames)
 
-    def encode(self, sentences: Path | Iterable[str]) -> pd.DataFrame:
+    def encode(
+        self, sentences: Path | Iterable[str], *, tell: Tell = log.warning, watch: Watch | None = None
+    ) -> pd.DataFrame:
         """Posterior means and standard deviations of z, from the importance weights of ``score``.
 
         Args:
             sentences: As for ``score``.
+            tell: As for ``score``.
+            watch: As for ``score``.
 
         Returns:
             One row per sentence: ``line``, ``text``, ``num_tokens``, ``khat``, ``z_mean_0``, ...,
@@ -98,12 +121,14 @@ class Run:
         """
         self._require_codes("encode")
         frames = []
-        for batch, evidence, draws in self._weighted(sentences):
+        text = self.read(sentences)
+        text.tell(tell)
+        for batch, evidence, draws in self._weighted(text, watch):
             mean, sd = posterior_moments(draws)
             columns = {"khat": evidence.khat}
             columns |= {f"z_mean_{d}": mean[:, d] for d in range(mean.shape[1])}
             columns |= {f"z_sd_{d}": sd[:, d] for d in range(sd.shape[1])}
-            frames.append(self._frame(batch, columns))
+            frames.append(_frame(text, batch, columns))
         return _by_line(frames)
 
     def sample(self, num: int = 10, temperature: float = 1.0, top_p: float = 1.0) -> list[str]:
@@ -123,13 +148,14 @@ class Run:
             z = self.model.prior().sample((num,))
         return self.write(z, Strategy(temperature, top_p))
 
-    def interpolate(self, first: str, last: str, steps: int = 7) -> pd.DataFrame:
+    def interpolate(self, first: str, last: str, steps: int = 7, *, tell: Tell = log.warning) -> pd.DataFrame:
         """Decode greedily along the line between the posterior means of two sentences.
 
         Args:
             first: Where it starts.
             last: Where it ends.
             steps: How many codes, both ends counted.
+            tell: Hears which words the model does not know.
 
         Returns:
             Columns ``share`` (of the way) and ``text``.
@@ -141,7 +167,16 @@ class Run:
         self._require_codes("interpolate")
         if steps < 2:
             raise ValueError(f"an interpolation needs at least 2 steps; got {steps}.")
-        codes = self.encode([first, last])
+        codes = self.encode([first, last], tell=lambda _: None)
+        options = text_options(self.config)
+        words = dict.fromkeys((*split_words(first, options), *split_words(last, options)))
+        unknown = [
+            word
+            for word in words
+            if self.vocabulary.encode([word])[0] == UNK and word != SPECIAL_SYMBOLS[UNK]
+        ]
+        if unknown:
+            tell(f"the model does not know {', '.join(unknown)}, and reads <unk> instead")
         if len(codes) < 2:
             raise DataError("an interpolation needs two sentences; one of those given is empty or too long.")
         means = torch.tensor(codes.filter(like="z_mean_").to_numpy(), dtype=torch.get_default_dtype())
@@ -149,34 +184,43 @@ class Run:
         z = torch.lerp(means[:1], means[1:], share[:, None].to(means)).to(self.device)
         return pd.DataFrame({"share": share.numpy(), "text": self.write(z, Strategy.greedy())})
 
-    def split(self, sentences: Path | Iterable[str]) -> Split:
-        """Sentences as the model reads them.
+    def read(self, sentences: Path | Iterable[str]) -> Text:
+        """Sentences as they are given and as the model reads them.
 
         Raises:
-            DataError: If no sentence is usable.
+            DataError: If no sentence is usable, or one is not a text.
         """
         if isinstance(sentences, str):
             raise DataError(
                 f"give a list of sentences, or a Path to a file of them; got the text {sentences!r}."
             )
-        lines = read_lines(sentences) if isinstance(sentences, Path) else sentences
+        lines = list(read_lines(sentences) if isinstance(sentences, Path) else sentences)
+        for number, line in enumerate(lines, 1):
+            if not isinstance(line, str):
+                raise DataError(
+                    f"a sentence is one text, its words with blanks between them; sentence {number} is a "
+                    f"{type(line).__name__}: {shown(line)}."
+                )
         name = str(sentences) if isinstance(sentences, Path) else "the text"
-        return encode_text(lines, self.vocabulary, text_options(self.config), name=name)
+        counts: Counter[str] = Counter()
+        options = text_options(self.config)
+        split = encode_text(lines, self.vocabulary, options, name=name, counts=counts)
+        return Text(lines, split, counts, options.max_length)
 
     def _weighted(
-        self, sentences: Path | Iterable[str]
+        self, text: Text, watch: Watch | None
     ) -> Iterator[tuple[Batch, SentenceEvidence, Weighted]]:
         section = evaluation_section(self.config)
         assert section.estimator is not None, "every preset names one"
-        for batch in in_order(self.split(sentences), section.batch_size):
+        done, total = 0, len(text.split)
+        for batch in in_order(text.split, section.batch_size):
+            if watch is not None:
+                watch(done, total)
             target = self.model.target(batch.to(self.device))
             yield (batch, *estimate_evidence(target, self.inference, section.estimator))
-
-    def _frame(self, batch: Batch, columns: dict[str, Tensor]) -> pd.DataFrame:
-        texts = [self.text(row) for row in batch.tokens.tolist()]
-        rest = {name: values.detach().cpu().numpy() for name, values in columns.items()}
-        lead = {"line": batch.ids.numpy() + 1, "text": texts, "num_tokens": batch.lengths.numpy()}
-        return pd.DataFrame({**lead, **rest})
+            done += len(batch)
+        if watch is not None:
+            watch(done, total)
 
     def _require_codes(self, verb: str) -> None:
         if not self.model.prior.dim:
@@ -189,6 +233,58 @@ class Run:
     def text(self, tokens: Sequence[int]) -> str:
         """Token ids as words joined by blanks, up to the end of the sentence."""
         return " ".join(self.vocabulary.decode(token for token in tokens if token != PAD))
+
+
+@dataclass(frozen=True)
+class Text:
+    """A further text, read.
+
+    Attributes:
+        lines: As they were given.
+        split: What is left of them, as the model reads it; ids count the lines from 0.
+        counts: ``read``, ``blank``, ``too_long``, ``truncated``.
+        max_length: Most words of a sentence.
+    """
+
+    lines: Sequence[str]
+    split: Split
+    counts: Mapping[str, int]
+    max_length: int | None
+
+    def tell(self, tell: Tell) -> None:
+        """Say what was left out, what was cut, and what is mostly unknown."""
+        counts = self.counts
+        reasons = [f"{counts['blank']} blank"] * bool(counts["blank"])
+        reasons += [f"{counts['too_long']} longer than max_length = {self.max_length} words"] * bool(
+            counts["too_long"]
+        )
+        if reasons:
+            left_out = counts["blank"] + counts["too_long"]
+            tell(f"{left_out} of {counts['read']} lines left out: {', '.join(reasons)}")
+        if counts["truncated"]:
+            tell(
+                f"{counts['truncated']} of {counts['read']} lines cut to max_length = {self.max_length} words"
+            )
+        doubtful = sorted(self._mostly_unknown())
+        if doubtful:
+            first = ", ".join(map(str, doubtful[:MOST_LISTED])) + ", ..." * (len(doubtful) > MOST_LISTED)
+            tell(
+                f"{len(doubtful)} of {len(self.split)} sentences are mostly words that the model does not know "
+                f"(line {first}); their numbers say little about the words themselves"
+            )
+
+    def _mostly_unknown(self) -> Iterator[int]:
+        for i, line in enumerate(self.split.ids.tolist()):
+            words = self.split.sentence(i)[:-1]  # the end is always known
+            if (words == UNK).mean() > MOSTLY:
+                yield line + 1
+
+
+def _frame(text: Text, batch: Batch, columns: dict[str, Tensor]) -> pd.DataFrame:
+    texts = [text.lines[line].strip() for line in batch.ids.tolist()]
+    rest = {name: values.detach().cpu().numpy() for name, values in columns.items()}
+    lead = {"line": batch.ids.numpy() + 1, "text": texts, "num_tokens": batch.lengths.numpy()}
+    return pd.DataFrame({**lead, **rest})
 
 
 def posterior_moments(draws: Weighted) -> tuple[Tensor, Tensor]:

@@ -224,6 +224,7 @@ def encode_text(
     *,
     labelled: Labelled = "auto",
     name: str = "the text",
+    counts: Counter[str] | None = None,
 ) -> Split:
     """Encode a further text with a trained model's vocabulary, as its corpus was read.
 
@@ -234,6 +235,7 @@ def encode_text(
             other sentence is kept, short ones and copies included.
         labelled: Whether lines begin with a label and a tab; labels are left out.
         name: What to call the text in an error.
+        counts: Receives ``read``, ``blank``, ``too_long`` and ``truncated``.
 
     Returns:
         A split whose ids are the numbers of the lines, counted from 0: blank lines and, where
@@ -249,17 +251,21 @@ def encode_text(
         >>> split.ids.tolist(), split.tokens.tolist()
         ([0, 2], [4, 5, 3, 4, 1, 3])
     """
-    rows, ids, too_long = [], [], 0
+    rows, ids = [], []
+    counts = Counter() if counts is None else counts
     for i, sentence in enumerate(parse_lines(lines, options, labelled, name=name)):
+        counts["read"] += 1
         if not sentence.words:
+            counts["blank"] += 1
             continue
         fitted = fit_length(sentence, options, f"line {i + 1} of {name}")
         if fitted is None:
-            too_long += 1
+            counts["too_long"] += 1
             continue
+        counts["truncated"] += fitted is not sentence
         rows.append(vocabulary.encode(fitted.words))
         ids.append(i)
-    if not rows and too_long:
+    if not rows and counts["too_long"]:
         raise DataError(
             f"every sentence of {name} is longer than max_length = {options.max_length} words; "
             "give shorter sentences, one a line."

@@ -40,7 +40,8 @@ class TextOptions:
             a run of one symbol (``!!!``) a single one.
         lowercase: Whether to lower-case.
         min_length: Fewest words of a sentence, the end not counted; shorter ones are dropped.
-        max_length: Most words of a sentence, the end not counted; None for no limit.
+        max_length: Most words of a sentence, the end not counted; None for no limit. One endless line
+            would make a batch that no memory holds, so there is a limit unless it is lifted.
         too_long: What happens to a longer one: ``drop`` it, ``truncate`` it, or raise an ``error``.
         drop_duplicates: Whether a sentence is kept once. Sentences are the same if their words are;
             the first label stands.
@@ -60,7 +61,7 @@ class TextOptions:
     tokenize: Literal["whitespace", "words"] = "whitespace"
     lowercase: bool = False
     min_length: int = 1
-    max_length: int | None = None
+    max_length: int | None = 100
     too_long: Literal["drop", "truncate", "error"] = "drop"
     drop_duplicates: bool = True
     max_sentences: int | None = None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).parents[2]
 SENTENCES = [
     f"{who} {what} {where} ."
     for who in ("the cat", "a dog", "my friend", "the old man")

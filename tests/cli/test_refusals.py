@@ -1,13 +1,18 @@
 """One sentence and exit code 2 for everything that a user can mend, and nothing left half-written."""
 
+import errno
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sri_pyro.config import ConfigError, load_run
-from tests.cli.helpers import SENTENCES, Say, refused
+from sri_pyro.data import DataError
+from tests.cli.helpers import ROOT, SENTENCES, Say, refused
 
 
 def test_an_existing_folder_is_not_trained_over(say: Say, config: Path, run: Path, tmp_path: Path) -> None:
@@ -123,6 +128,52 @@ def test_score_refuses_what_it_cannot_read(say: Say, trained: Path, tmp_path: Pa
             "greedily, 1 samples.")  # fmt: skip
     refused(say("interpolate", trained, "", "a dog runs ."), "an interpolation needs two sentences; one of those "
             "given is empty or too long.")  # fmt: skip
+
+
+def test_a_sentence_in_words_is_refused(trained: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_run(trained).score([["the", "cat"]])  # type: ignore[list-item]
+    assert str(caught.value) == (
+        "a sentence is one text, its words with blanks between them; sentence 1 is a list: ['the', 'cat']."
+    )
+
+
+def test_what_cannot_be_written_has_the_name_that_was_given(
+    say: Say, trained: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "few.txt"
+    text.write_text(SENTENCES[0])
+    out = tmp_path / "nodir" / "x.csv"
+    refused(
+        say("score", trained, text, "--out", out), f"cannot read or write {out}: No such file or directory"
+    )
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    out = tmp_path / "x.csv"
+    refused(say("score", trained, text, "--out", out), f"cannot read or write {out}: No space left on device")
+    refused(say("evaluate", run), f"cannot read or write {run}: No space left on device")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [["presets"], ["show"]], ids=["less than a buffer", "more than one"])
+def test_a_full_standard_output_is_one_sentence(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sri_pyro", *arguments], cwd=ROOT, stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.stderr == "sri-pyro: cannot write to standard output: No space left on device\n"
+    assert done.returncode == 2
+
+
+def test_train_without_a_folder(say: Say, config: Path) -> None:
+    refused(
+        say("train", config),
+        "train needs a folder for the run; give one that does not exist yet, for instance --out runs/demo",
+    )
 
 
 def test_no_run_folder(say: Say, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import typing
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -371,3 +372,18 @@ def test_penn_treebank_is_read_as_published() -> None:
     assert [len(s) for s in corpus.splits.values()] == [42_068, 3_370, 3_761]
     assert [s.num_tokens for s in corpus.splits.values()] == [929_589, 73_760, 82_430]
     assert len(corpus.vocabulary) == 9_998 + 4, "10,000 types with <unk> and the end of sentence"
+
+
+def test_one_endless_line_is_left_out_unless_the_limit_is_lifted(tmp_path: Path) -> None:
+    """Without a limit of its own, a text with one line of 5,000 words pads a batch to 5,000."""
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join([f"sentence number {i} here" for i in range(60)] + ["here " * 5000]))
+    corpus = TextFile(path=str(path), min_count=1).load()
+    assert corpus.provenance.options["max_length"] == 100
+    assert corpus.provenance.counts["train"] == {"read": 61, "kept": 60, "too_long": 1}
+    counts: Counter[str] = Counter()
+    split = encode_text(path.read_text().splitlines(), corpus.vocabulary, corpus.options, counts=counts)
+    assert len(split) == 60
+    assert (counts["read"], counts["too_long"]) == (61, 1)
+    whole = TextFile(path=str(path), min_count=1, max_length=None).load()
+    assert sum(map(len, whole.splits.values())) == 61
