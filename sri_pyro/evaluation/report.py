@@ -126,9 +126,6 @@ def render(inputs: ReportInputs, title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    provenance = {
-        name: value for name, value in inputs.metrics.get("provenance", {}).items() if name != "configuration"
-    }
     environment.filters["svg"] = Markup  # drawn by us, without a word of the user's
     return environment.get_template("report.html.j2").render(
         title=title,
@@ -138,7 +135,7 @@ def render(inputs: ReportInputs, title: str) -> str:
         sections=sections(inputs),
         texts=inputs.texts,
         has_code=bool(inputs.metrics["active_units"]["of"]),
-        provenance=facts(provenance),
+        provenance=facts(origin(inputs.metrics.get("provenance", {}))),
         configuration=facts(inputs.configuration),
     )
 
@@ -268,6 +265,20 @@ def sections(inputs: ReportInputs) -> list[Section]:
         Section("Long and short sentences", lengths),
     ]
     return [section for section in found if section.panels]
+
+
+def origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of where numbers come from: the command first, and no option that the configuration has.
+
+    Example:
+        >>> origin({"seed": 3, "data": {"options": {"seed": 3}}, "command": "evaluate", "configuration": {"seed": 3}})
+        {'command': 'evaluate', 'seed': 3, 'data': {}}
+    """
+    found = {name: value for name, value in provenance.items() if name != "configuration"}
+    if "configuration" in provenance and isinstance(found.get("data"), Mapping):
+        found["data"] = {name: value for name, value in found["data"].items() if name != "options"}
+    first = {"command": found["command"]} if "command" in found else {}
+    return first | {name: value for name, value in found.items() if name not in first}
 
 
 def facts(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

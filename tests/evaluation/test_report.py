@@ -151,7 +151,7 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
         "The short run, step by step", "KL(short run ‖ posterior) by step", "Posteriors of four sentences",
         "All sentences together", "chi-squared with 4 degrees of freedom", "Training", "Validation",
         "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations", "Reconstructions",
-        "How these numbers were made", "data_digest", "abc123", "command", "versions.torch", "Configuration",
+        "How these numbers were made", "command", "data_digest", "abc123", "versions.torch", "Configuration",
         f"model.kind {HOSTILE}", "evaluation.num_sentences not set",
     ]  # fmt: skip
     place = 0
