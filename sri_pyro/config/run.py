@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from sri_pyro.config.build import (
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.schema import shown
 from sri_pyro.config.settings import Config
-from sri_pyro.data import DataError, Split, Vocabulary, encode_text, in_order, read_lines, split_words
+from sri_pyro.config.text import Tell, Text
+from sri_pyro.data import DataError, Vocabulary, encode_text, in_order, read_lines, split_words
 from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
 from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
@@ -33,13 +34,8 @@ from sri_pyro.types import PAD, SPECIAL_SYMBOLS, UNK, Batch
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[str], None]
-"""Hears, in a sentence, what was left out of a text or is doubtful about it."""
 Watch = Callable[[int, int], None]
 """Hears how many sentences are done, and of how many."""
-MOSTLY = 0.5
-"""A sentence with a larger share of unknown words is told of."""
-MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -233,51 +229,6 @@ class Run:
     def text(self, tokens: Sequence[int]) -> str:
         """Token ids as words joined by blanks, up to the end of the sentence."""
         return " ".join(self.vocabulary.decode(token for token in tokens if token != PAD))
-
-
-@dataclass(frozen=True)
-class Text:
-    """A further text, read.
-
-    Attributes:
-        lines: As they were given.
-        split: What is left of them, as the model reads it; ids count the lines from 0.
-        counts: ``read``, ``blank``, ``too_long``, ``truncated``.
-        max_length: Most words of a sentence.
-    """
-
-    lines: Sequence[str]
-    split: Split
-    counts: Mapping[str, int]
-    max_length: int | None
-
-    def tell(self, tell: Tell) -> None:
-        """Say what was left out, what was cut, and what is mostly unknown."""
-        counts = self.counts
-        reasons = [f"{counts['blank']} blank"] * bool(counts["blank"])
-        reasons += [f"{counts['too_long']} longer than max_length = {self.max_length} words"] * bool(
-            counts["too_long"]
-        )
-        if reasons:
-            left_out = counts["blank"] + counts["too_long"]
-            tell(f"{left_out} of {counts['read']} lines left out: {', '.join(reasons)}")
-        if counts["truncated"]:
-            tell(
-                f"{counts['truncated']} of {counts['read']} lines cut to max_length = {self.max_length} words"
-            )
-        doubtful = sorted(self._mostly_unknown())
-        if doubtful:
-            first = ", ".join(map(str, doubtful[:MOST_LISTED])) + ", ..." * (len(doubtful) > MOST_LISTED)
-            tell(
-                f"{len(doubtful)} of {len(self.split)} sentences are mostly words that the model does not know "
-                f"(line {first}); their numbers say little about the words themselves"
-            )
-
-    def _mostly_unknown(self) -> Iterator[int]:
-        for i, line in enumerate(self.split.ids.tolist()):
-            words = self.split.sentence(i)[:-1]  # the end is always known
-            if (words == UNK).mean() > MOSTLY:
-                yield line + 1
 
 
 def _frame(text: Text, batch: Batch, columns: dict[str, Tensor]) -> pd.DataFrame:
