@@ -74,7 +74,7 @@ def for_terminal(text: str) -> str:
     r"""A docstring's mark-up taken off: roles, double backquotes, and TeX as far as it has a plain reading.
 
     Example:
-        >>> print(for_terminal(r"The law :math:`\\mathcal{N}(0, \\sigma_{i} I_D)` of ``z``; see :class:`Prior`."))
+        >>> print(for_terminal(r"The law :math:`\mathcal{N}(0, \sigma_{i} I_D)` of ``z``; see :class:`Prior`."))
         The law N(0, sigma_i I_D) of z; see Prior.
     """
     text = re.sub(r":\w+:`([^`]*)`", lambda role: _plain_tex(role[1]), text)
