@@ -92,13 +92,14 @@ def evaluate_run(
     with logging_to(run.folder.log):
         log.info("evaluating %d sentences of the split %s", len(split), section.split)
         seed_everything(config.seed)
+        tracer = _tracer(run.inference)
         evaluation = evaluate(
             run.model,
-            run.inference,
+            tracer or run.inference,  # recorded paths, which the estimator 'jacobian' needs, cost little
             in_order(split, section.batch_size),
             section.estimator,
             section,
-            tracer=_tracer(run.inference),
+            tracer=tracer,
             watch=watch,
         )
         evaluation = with_floor(evaluation, split)

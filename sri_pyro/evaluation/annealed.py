@@ -44,7 +44,7 @@ class AnnealedImportance:
         Neal (2001), Annealed importance sampling.
     """
 
-    num_samples: int = 32
+    num_samples: int = 128
     temperatures: int = 50
     transition: Literal["langevin", "hmc"] = "hmc"
     leapfrog: int = 3
