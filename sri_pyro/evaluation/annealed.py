@@ -76,7 +76,7 @@ class AnnealedImportance:
         z, log_weight, log_likelihood = (torch.cat(values) for values in zip(*runs, strict=True))
         none = torch.zeros(target.batch_size, dtype=torch.int64, device=z.device)
         weighted = Weighted(z, log_weight, log_likelihood, rounds=none + 1, refused=none > 0)
-        return [(all_rows(target), weighted)]
+        return [(all_rows(z), weighted)]
 
     def _run(
         self, target: Target, num_samples: int, steps: list[Tensor] | None

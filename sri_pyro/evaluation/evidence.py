@@ -214,7 +214,7 @@ class PriorImportance:
         # With no latent dimension every draw is the same draw: one is exact.
         z = target.sample_prior(self.num_samples if target.dim else 1)
         with torch.no_grad():
-            return [(all_rows(target), score(target, z, target.log_prior(z)))]
+            return [(all_rows(z), score(target, z, target.log_prior(z)))]
 
 
 @dataclass(frozen=True)
@@ -255,13 +255,14 @@ class GaussianImportance:
 
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Fit, draw and weigh; refit where the weights say so."""
-        rows = all_rows(target)
         if target.dim == 0:
             return PriorImportance(self.num_samples)(target, inference)
         chains = max(self.pilot_chains, -(-POOLED_PILOTS // target.batch_size))
-        fit = moments(infer(inference, target, chains).double())
+        pilots = infer(inference, target, chains)
+        rows, fit = all_rows(pilots), moments(pilots.double())
         covariance = pooled(fit.covariance, _own_share(chains, target.dim))
-        draws = self._draw(target, fit.mean, self.inflation * covariance, self.num_samples, 1)
+        gaussian = Gaussian.from_moments(fit.mean, self.inflation * covariance).to(pilots.dtype)
+        draws = self._draw(target, gaussian, self.num_samples, 1)
         parts = [(rows, draws)]
         for refit in range(1, self.refits + 1):
             bad = ~accepted(draws.log_weight)
@@ -272,16 +273,12 @@ class GaussianImportance:
             if target.select is not None:
                 rows, target = rows[bad], target.select(bad.nonzero()[:, 0])
                 mean, covariance, bad = mean[bad], covariance[bad], bad[bad]
-            draws = self._draw(target, mean, self.inflation * covariance, size, refit + 1)
+            gaussian = Gaussian.from_moments(mean, self.inflation * covariance).to(pilots.dtype)
+            draws = self._draw(target, gaussian, size, refit + 1)
             parts.append((rows[bad], _at(draws, bad)))
         return parts
 
-    def _draw(
-        self, target: Target, mean: Tensor, covariance: Tensor, num_samples: int, rounds: int
-    ) -> Weighted:
-        fitted = Gaussian.from_moments(mean, covariance)
-        kind = target.sample_prior(1).dtype
-        gaussian = Gaussian(fitted.mean.to(kind), fitted.factor.to(kind))
+    def _draw(self, target: Target, gaussian: Gaussian, num_samples: int, rounds: int) -> Weighted:
         proposal = DefensiveGaussian(gaussian, target.log_prior, target.sample_prior, self.prior_share)
         z = proposal.sample(num_samples)
         return score(target, z, proposal.log_prob(z), rounds)
@@ -300,9 +297,9 @@ def _own_share(num_draws: int, dim: int) -> float:
     return num_draws / (num_draws + 5 * dim)
 
 
-def all_rows(target: Target) -> Tensor:
-    """Indices of every sentence of a target, [B]."""
-    return torch.arange(target.batch_size, device=target.sample_prior(1).device)
+def all_rows(z: Tensor) -> Tensor:
+    """Indices of every sentence of some draws [S, B, D], shape [B]."""
+    return torch.arange(z.shape[1], device=z.device)
 
 
 def require_samples(num_samples: int) -> None:

@@ -67,4 +67,4 @@ class JacobianImportance:
             negative_share=negative.double().mean(0),
             smallest_eigenvalue=smallest,
         )
-        return [(all_rows(target), judged)]
+        return [(all_rows(end), judged)]

@@ -135,6 +135,10 @@ class Gaussian(NamedTuple):
             ridge = torch.where(failed[:, None, None] != 0, size, ridge)
         raise ValueError("a covariance holds values that are not finite; the chains have diverged.")
 
+    def to(self, dtype: torch.dtype) -> Gaussian:
+        """The same densities in another precision."""
+        return Gaussian(self.mean.to(dtype), self.factor.to(dtype))
+
     def sample(self, num_samples: int) -> Tensor:
         """Independent draws, shape [S, B, D]."""
         noise = torch.randn((num_samples, *self.mean.shape), dtype=self.mean.dtype, device=self.mean.device)
