@@ -25,6 +25,7 @@ decoder = {{ kind = "lstm", embedding = 4, hidden = 6, max_length = 8 }}
 num_steps = 3
 [training]
 epochs = 2
+batch_size = 32
 checkpoint_every = 2
 [validation]
 num_sentences = 6
