@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sri_pyro.config import Config, Run, load_run, read_config, train
+    from sri_pyro.course import Training
     from sri_pyro.data import LengthBuckets, Vocabulary, in_order
     from sri_pyro.evaluation import GaussianImportance, evaluate
     from sri_pyro.inference import FinalState, PriorDraws, ShortRunLangevin, StepSizeTuner
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
         StandardNormal,
     )
     from sri_pyro.target import Target
-    from sri_pyro.training import Training, fit
+    from sri_pyro.training import fit
     from sri_pyro.types import Batch, Draws, Estimate, Progress
 
 _HOMES = {
     "sri_pyro.config": ("Config", "Run", "load_run", "read_config", "train"),
+    "sri_pyro.course": ("Training",),
     "sri_pyro.data": ("LengthBuckets", "Vocabulary", "in_order"),
     "sri_pyro.evaluation": ("GaussianImportance", "evaluate"),
     "sri_pyro.inference": ("FinalState", "PriorDraws", "ShortRunLangevin", "StepSizeTuner"),
@@ -38,7 +40,7 @@ _HOMES = {
         "StandardNormal",
     ),
     "sri_pyro.target": ("Target",),
-    "sri_pyro.training": ("Training", "fit"),
+    "sri_pyro.training": ("fit",),
     "sri_pyro.types": ("Batch", "Draws", "Estimate", "Progress"),
 }
 """Where each name lives. Importing a room imports PyTorch and Pyro, for which ``--help`` need not wait."""

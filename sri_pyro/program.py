@@ -42,6 +42,7 @@ class Placed(NamedTuple):
     @property
     def log_abs_det(self) -> Tensor:
         """Log of the volume change from the coordinates to the value, shape [S, *plates]."""
+        # PyTorch does not type its transforms.
         per_event = self.transform.log_abs_det_jacobian(self.coordinates, self.value)  # type: ignore[no-untyped-call]
         total: Tensor = sum_rightmost(per_event, per_event.ndim - 1 - self.num_plates)
         return total

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from sri_pyro import checkpoint
+from sri_pyro.course import Course, Training
 from sri_pyro.history import History
 from sri_pyro.target import Objective, Target
 from sri_pyro.types import Batch, Progress
@@ -58,95 +59,6 @@ Watch = Callable[[Mapping[str, float | str]], None]
 
 class Stopped(Exception):  # noqa: N818  # an outcome, not an error
     """Training was asked to stop; all is saved and ``resume=True`` continues it."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How ``fit`` trains.
-
-    Attributes:
-        epochs: Passes over the data at most.
-        optimizer: ``adam`` or ``sgd`` (without momentum, as in the literature's LSTM baselines).
-        learning_rate: Its initial learning rate.
-        decay: ``none``; ``plateau``: multiply the rate by ``decay_factor`` when validation has not improved
-            for ``patience`` validations, go back to the best weights, and stop after ``max_decays`` decays
-            (He et al. 2019: sgd at 1.0, factor 0.5, patience 2, 5 decays); ``cosine``: fall to
-            ``decay_factor`` of the rate over all epochs.
-        decay_factor: See ``decay``.
-        patience: Validations without improvement before a decay; without ``plateau``, before stopping
-            early. 0 never stops early.
-        max_decays: See ``decay``.
-        clip_norm: The gradient's norm is clipped here; 0 leaves it alone.
-        validate_every: Epochs between validations.
-        checkpoint_every: Weight steps between checkpoints; one is written after every validation too.
-        log_every: Weight steps between training records.
-        num_samples: Chains per sentence for a weight step.
-        dropout_in_inference: Let the sampler see dropout; see ``LatentTextModel.target``.
-
-    Raises:
-        ValueError: If an option is out of range; every bad option is named.
-    """
-
-    epochs: int = 30
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 1e-3
-    decay: Literal["none", "plateau", "cosine"] = "none"
-    decay_factor: float = 0.5
-    patience: int = 0
-    max_decays: int = 5
-    clip_norm: float = 5.0
-    validate_every: int = 1
-    checkpoint_every: int = 200
-    log_every: int = 20
-    num_samples: int = 1
-    dropout_in_inference: bool = False
-
-    def __post_init__(self) -> None:
-        bad = [
-            f"{name} = {getattr(self, name)} (at least {least})"
-            for name, least in {
-                "epochs": 1, "patience": 0, "max_decays": 0, "clip_norm": 0, "validate_every": 1,
-                "checkpoint_every": 1, "log_every": 1, "num_samples": 1,
-            }.items()
-            if getattr(self, name) < least
-        ]  # fmt: skip
-        if not self.learning_rate > 0:
-            bad.append(f"learning_rate = {self.learning_rate} (more than 0)")
-        if not 0 < self.decay_factor < 1:
-            bad.append(f"decay_factor = {self.decay_factor} (between 0 and 1)")
-        if self.decay == "plateau" and self.patience < 1:
-            bad.append(f"patience = {self.patience} (at least 1 with decay = 'plateau')")
-        if bad:
-            raise ValueError(f"training options out of range: {', '.join(bad)}.")
-
-
-@dataclass
-class Course:
-    """Where training stands; the part of a checkpoint that is not a tensor.
-
-    Attributes:
-        epoch: The epoch under way.
-        batch: Batches of it already done.
-        step: Weight steps done.
-        validated: Epochs whose validation is done.
-        best: Lowest validation nll so far, nats per sentence.
-        best_epoch: When it was reached.
-        waited: Validations since it was.
-        decays: Learning-rate decays so far.
-        skipped: Weight steps in a row that were skipped because something was not finite.
-        finished: Whether training has ended.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    validated: int = 0
-    best: float = math.inf
-    best_epoch: int = 0
-    waited: int = 0
-    decays: int = 0
-    skipped: int = 0
-    finished: bool = False
 
 
 @dataclass
@@ -224,8 +136,10 @@ def fit(
     Each step infers :math:`z` for a batch, without leaving a trace in any weight's gradient, and then takes
     one optimiser step on the objective. The best weights on validation are in the model at the end.
 
-    A run is a function of its arguments, the data and PyTorch's generator: stopped anywhere (by a signal, by
-    ``should_stop``) and resumed from its folder, it ends with bit-identical weights and records.
+    A run is a function of its arguments, the data, PyTorch's generator and number of threads: stopped anywhere
+    (by a signal, by ``should_stop``) and resumed from its folder on the same machine, it ends with
+    bit-identical weights and records. The number of threads is the caller's to restore, by
+    ``torch.set_num_threads`` in both processes; ``sri_pyro.config.train`` does.
 
     Args:
         model: A ``LatentTextModel``, or any module with ``target(batch)``.
@@ -282,22 +196,23 @@ def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequ
     device = next(model.parameters()).device
     batch = epoch[course.batch].to(device)
     progress = loop.progress(len(epoch))
-    rate = _cosine(progress.epoch, options) if options.decay == "cosine" else None
+    rate = options.scheduled_rate(progress.epoch)
     for group in loop.optimizer.param_groups:
         group["lr"] = rate if rate is not None else group["lr"]
     model.train()
-    target = model.target(batch, options.dropout_in_inference)  # type: ignore[operator]  # a Protocol of modules
+    make_target = cast("TextModel", model).target  # a Protocol cannot ask for a module
+    target = make_target(batch, options.dropout_in_inference)
     draws = loop.inference(target, options.num_samples, progress)
     loop.optimizer.zero_grad(set_to_none=True)
     loss = objective(target, draws, progress)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not type it
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or math.inf)
     _update(loop, loss, norm)
     course.step += 1
     course.batch += 1
     record: dict[str, float | str] = {}
     for hook in hooks:
-        record |= hook(model.target, batch, loop.progress(len(epoch)))  # type: ignore[arg-type]
+        record |= hook(make_target, batch, loop.progress(len(epoch)))
     if record or course.step % options.log_every == 0:
         loop.history.add(
             "step", step=course.step, epoch=progress.epoch, loss=float(loss.detach()), gradient_norm=float(norm),
@@ -326,11 +241,6 @@ def _update(loop: _Loop, loss: Tensor, norm: Tensor) -> None:
         )
 
 
-def _cosine(epoch: float, options: Training) -> float:
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / options.epochs)))
-    return options.learning_rate * (options.decay_factor + (1 - options.decay_factor) * fall)
-
-
 def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
     """Validate if it is time, keep the best weights, decay or stop."""
     course, options = loop.course, loop.options
@@ -340,12 +250,8 @@ def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
         scores = dict(validate())
         loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
         course.validated = course.epoch
-        if scores["nll"] < course.best:
-            course.best, course.best_epoch, course.waited = scores["nll"], course.epoch, 0
-            if loop.folder is not None:
-                checkpoint.save(loop.folder / BEST, loop.weights(), {"epoch": course.epoch, **scores})
-        else:
-            course.waited += 1
+        if course.hear(scores["nll"]) and loop.folder is not None:
+            checkpoint.save(loop.folder / BEST, loop.weights(), {"epoch": course.epoch, **scores})
         _react(loop)
     course.finished = course.finished or last
 
@@ -353,9 +259,10 @@ def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
 def _react(loop: _Loop) -> None:
     """Decay the learning rate or stop early, once validation has waited long enough."""
     course, options = loop.course, loop.options
-    if not options.patience or course.waited < options.patience:
+    turn = course.turn(options)
+    if turn == "on":
         return
-    if options.decay != "plateau" or course.decays >= options.max_decays:
+    if turn == "stop":
         course.finished = True
         loop.history.add("event", step=course.step, message="stopped early: validation no longer improves")
         return

@@ -22,7 +22,6 @@ from sri_pyro.config.build import (
     text_options,
 )
 from sri_pyro.config.folder import RunFolder
-from sri_pyro.config.schema import shown
 from sri_pyro.config.settings import Config
 from sri_pyro.config.text import Tell, Text
 from sri_pyro.data import DataError, Vocabulary, encode_text, in_order, read_lines, split_words
@@ -31,6 +30,7 @@ from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
 from sri_pyro.numerics.weights import normalised
 from sri_pyro.types import PAD, SPECIAL_SYMBOLS, UNK, Batch
+from sri_pyro.wording import shown
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import types
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from sri_pyro.wording import listed, meant, sentence, shown
 
 
 class ConfigError(ValueError):
@@ -252,66 +253,9 @@ def options_model(factory: Callable[..., Any], left_out: frozenset[str]) -> type
     return model
 
 
-EXPECTED: Mapping[str, str] = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "a text in quotes",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a table",
-}
-"""What pydantic's faults ask for, in words."""
-
-
-def sentence(what: str, name: str, fault: Any) -> str:
-    """One of pydantic's faults as a sentence that names the option and what it takes."""
-    if fault["type"] == "missing":
-        return f"{what} needs the option '{name}'"
-    place = name + "".join(f"[{key}]" for key in fault["loc"][1:] if isinstance(key, int))
-    got = shown(fault["input"])
-    if fault["type"] == "literal_error":
-        known = fault["ctx"]["expected"].replace(" or ", ", ")
-        close = meant(str(fault["input"]), [word.strip("'") for word in known.split(", ")])
-        return f"{what}: {place} must be one of {known}; got {got}{close}"
-    wanted = EXPECTED.get(fault["type"])
-    if wanted is None:
-        return f"{what}: {place} is not usable ({fault['msg'].rstrip('.').lower()}); got {got}"
-    return f"{what}: {place} must be {wanted}; got {got}"
-
-
 def unwrapped(annotation: Any) -> Any:
     """``X`` of ``X | None``; anything else as it is."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         rest = [part for part in typing.get_args(annotation) if part is not type(None)]
         return rest[0] if len(rest) == 1 else annotation
     return annotation
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a message: sorted, or ``nothing``.
-
-    Example:
-        >>> listed(["standard_normal", "mixture"]), listed([])
-        ('mixture, standard_normal', 'nothing')
-    """
-    return ", ".join(sorted(names)) or "nothing"
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """A guess at a misspelt name, as the end of a sentence; empty without one.
-
-    Example:
-        >>> meant("standart_normal", ["standard_normal", "mixture"])
-        ". Did you mean 'standard_normal'?"
-    """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f". Did you mean '{close[0]}'?" if close else ""
-
-
-def shown(value: Any) -> str:
-    """A value as TOML shows it, cut short."""
-    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

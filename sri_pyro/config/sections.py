@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from sri_pyro.config.schema import Table
+from sri_pyro.course import Training
 from sri_pyro.data import SOURCES
 from sri_pyro.evaluation import EVIDENCE, EvaluationOptions
 from sri_pyro.evaluation.evidence import EvidenceEstimator
@@ -15,7 +16,6 @@ from sri_pyro.models import DECODERS, PRIORS
 from sri_pyro.numerics.langevin import INTEGRATORS, Integrator
 from sri_pyro.numerics.schedules import NOISE_SCHEDULES, STEP_SCHEDULES, NoiseSchedule, StepSchedule
 from sri_pyro.target import Target
-from sri_pyro.training import Training
 from sri_pyro.types import Batch, Progress
 
 

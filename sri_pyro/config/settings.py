@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_pyro.config import toml
-from sri_pyro.config.schema import ConfigError, Part, Reader, listed, meant, shown, trial
+from sri_pyro.config.schema import ConfigError, Part, Reader, trial
 from sri_pyro.config.sections import (
     DECODER,
     INFERENCE,
@@ -25,6 +25,7 @@ from sri_pyro.config.sections import (
     TrainingSection,
     ValidationSection,
 )
+from sri_pyro.wording import listed, meant, shown
 
 TABLES = ("data", "model", "inference", "step_size", "objective", "training", "validation", "evaluation")
 SCALARS = ("preset", "seed", "device")

@@ -13,14 +13,11 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, Distribution
-from pyro.distributions.score_parts import ScoreParts
 from pyro.poutine.runtime import get_plates
 from torch import Tensor, nn
-from torch.distributions.kl import register_kl
-from torch.utils._pytree import tree_leaves
 
 from sri_pyro.classic_svi import UNTRAINED, parameter_capture, parameter_sites
+from sri_pyro.inference.points import Point, PointWithoutDensity
 from sri_pyro.models.text import LatentTextModel
 from sri_pyro.numerics.gaussians import Gaussian, moments
 from sri_pyro.numerics.proposals import DefensiveGaussian
@@ -32,11 +29,6 @@ from sri_pyro.types import Draws, Progress
 INFLATION = 1.2
 """Factor on the covariance fitted to the pilots: a little too wide is safe, too narrow is not."""
 DENSITIES = ("gaussian",)
-WITHOUT_DENSITY = (
-    "the guide's draws have no density, so log p(x, z) would stand in for an importance weight; use "
-    'as_guide(..., density="gaussian") or an inference that gives log_q. Without a density a guide serves '
-    "Trace_ELBO and Predictive."
-)
 
 
 def as_guide(
@@ -243,7 +235,7 @@ def _emit(target: Target, draws: Draws, particles: Sequence[Any]) -> dict[str, T
     plates = {frame: pyro.plate(frame.name, frame.size, dim=frame.dim) for frame in frames}
     emitted = {}
     for site, value, density in zip(sites, values, log_density, strict=True):
-        point = _Point if draws.log_q is not None else _PointWithoutDensity
+        point = Point if draws.log_q is not None else PointWithoutDensity
         with ExitStack() as stack:
             for frame in site.plates:
                 stack.enter_context(plates[frame])
@@ -274,45 +266,3 @@ def _particle_shape(particles: Sequence[Any], num_plates: int) -> list[int]:
             )
         shape[frame.dim + num_plates] = frame.size
     return shape
-
-
-class _Point(Delta):  # type: ignore[misc]  # Pyro is not typed
-    """A draw and its log-density."""
-
-
-class _PointWithoutDensity(_Point):
-    """A draw whose density nobody knows: ``log_density`` holds the volume change alone, and makes no weights."""
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        volume: Tensor = self.log_density.as_subclass(_NoDensity)
-        return volume
-
-    def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
-        return ScoreParts(self.log_prob(x), 0, self.log_density)
-
-
-@register_kl(_Point, Distribution)  # type: ignore[no-untyped-call, untyped-decorator]
-def _no_closed_form(p: _Point, q: Distribution) -> Tensor:
-    # Pyro's KL of a Delta drops its log_density; TraceMeanField_ELBO now falls back on the draw.
-    raise NotImplementedError
-
-
-class _NoDensity(Tensor):
-    """Numbers in place of a log-density that nobody knows.
-
-    They may be summed, scaled, masked and read, which is all that ``Trace_ELBO`` does to them, but not
-    combined with the model's log-density: that would be a weight without q.
-    """
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        strangers = [
-            leaf
-            for leaf in tree_leaves((args, kwargs or {}))
-            if isinstance(leaf, Tensor) and not isinstance(leaf, cls)
-        ]
-        if strangers and func.__name__ not in ("mul", "__mul__", "__rmul__", "where"):
-            raise RuntimeError(WITHOUT_DENSITY)
-        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]

@@ -25,7 +25,8 @@ from pyro.infer.predictive import WeighedPredictive
 from torch import Tensor, nn
 
 from sri_pyro.classic_svi import UNTRAINED, refuse_classic_svi
-from sri_pyro.inference.guide import WITHOUT_DENSITY, as_guide
+from sri_pyro.inference.guide import as_guide
+from sri_pyro.inference.points import WITHOUT_DENSITY
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
 from sri_pyro.models import LatentTextModel, LSTMDecoder, StandardNormal
 from sri_pyro.numerics.schedules import ConstantSteps
