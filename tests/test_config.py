@@ -13,11 +13,11 @@ import torch
 
 from sri_pyro.config import ConfigError, build, load_corpus, parse_config, presets, read_config
 from sri_pyro.config.build import find_device
+from sri_pyro.config.cost import rehearse
 from sri_pyro.config.schema import Reader, keywords, options_model, trial
 from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
 from sri_pyro.config.settings import laid_over, merged, overridden_config
 from sri_pyro.config.toml import dumps, override
-from sri_pyro.config.trainer import rehearse
 from sri_pyro.models import LanguageModel
 from sri_pyro.types import Progress
 
@@ -169,7 +169,50 @@ def test_presets_say_what_their_sources_say(name: str) -> None:
         assert first == "lm"
         assert steps == sorted(steps, reverse=True)  # the numbers are settled by measurement
         assert inference.noise(None) == 1.0
-        assert inference.noise(Progress(step=0, epoch=0.0)) < 1.0
+        assert inference.noise(Progress(step=0, epoch=0.0)) == 0.5
+
+
+WARMING = [name for name in presets() if '"linear"' in presets()[name] or '"staircase"' in presets()[name]]
+"""The presets that raise the noise along training."""
+
+
+@pytest.mark.parametrize("name", WARMING)
+def test_a_warm_up_ends_when_its_preset_says_and_stays_there(name: str) -> None:
+    """Oracle: the numbers in the preset's own TOML, and the law of its schedule in two lines of arithmetic.
+
+    A schedule that never quite arrives, overshoots, or stops an epoch early would train at another temperature
+    than it evaluates at.
+    """
+    declared = tomllib.loads(presets()[name])["inference"]["noise"]
+    config = parse_config(merged(PCFG, {"preset": name}))
+    noise = config.inference.build().noise
+
+    def at(epoch: float) -> float:
+        return float(noise(Progress(step=0, epoch=epoch)))
+
+    start, end = declared["start"], declared["end"]
+    if declared["kind"] == "linear":
+        last = declared["epochs"]
+        rises = end - start
+    else:  # it rises at the beginning of an epoch, for the first time after the hold
+        last = declared["hold"] + math.ceil((end - start) / declared["increment"] - 1e-9) - 1
+        rises = declared["increment"]
+    assert at(0.0) == start < end
+    assert end - rises - 1e-12 <= at(last - 1e-6) < end
+    assert [at(epoch) for epoch in (last, last + 0.5, last + 1, 10 * last)] == [end] * 4
+    assert noise(None) == end
+    assert last < config.training.options["epochs"], "the last epochs are to train at the noise that is kept"
+
+
+def test_the_recipes_that_sample_end_at_the_full_noise() -> None:
+    """1 is the scale at which chains sample the posterior; ``released`` stops at 0.2, as the authors' code does."""
+    ends = {}
+    for name in presets():
+        config = parse_config(merged(PCFG, {"preset": name}))
+        if config.inference.kind == "short_run":
+            ends[name] = config.inference.build().noise(None)
+    assert ends == {"default": 1.0, "paper": 1.0, "released": 0.2}
+    assert WARMING == ["default", "released"]
 
 
 def test_overrides_win_over_the_file_which_wins_over_the_preset() -> None:

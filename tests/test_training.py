@@ -1,4 +1,8 @@
-"""A run stopped anywhere and resumed is the run never stopped, bit by bit."""
+"""A run stopped anywhere and resumed is the run never stopped, bit by bit.
+
+Sums in another order are other sums, so both runs compute with the same number of threads: one, in this process
+and in those that are killed, but where the number is what is tested.
+"""
 
 import json
 import signal
@@ -47,8 +51,9 @@ import os, signal, sys
 from pathlib import Path
 from sri_pyro import checkpoint
 from sri_pyro.config import parse_config, train, Told
-import json, sri_pyro.training, sri_pyro.history, sri_pyro.config.folder
+import json, torch, sri_pyro.training, sri_pyro.history, sri_pyro.config.folder
 
+torch.set_num_threads(int(sys.argv[5]))
 moment, count, out, data = sys.argv[1], int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
 calls = 0
 
@@ -73,8 +78,9 @@ train(parse_config(data), Path(out), resume=(Path(out) / "config.toml").exists()
 """
 
 
-def killed(moment: str, count: int, out: Path, data: Mapping[str, Any]) -> int:
-    command = [sys.executable, "-c", KILLED, moment, str(count), str(out), json.dumps(data)]
+def killed(moment: str, count: int, out: Path, data: Mapping[str, Any], threads: int = 1) -> int:
+    """Train in another process, and kill it at the given call of what the moment names."""
+    command = [sys.executable, "-c", KILLED, moment, str(count), str(out), json.dumps(data), str(threads)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
 
 
@@ -177,6 +183,22 @@ def test_plateau_decay_resumes_bit_identical(tmp_path: Path) -> None:
         assert killed("save", count, out, PLATEAU) == -signal.SIGKILL
         train(config, out, resume=True)
         assert_same_run(whole, out)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_resumes_with_the_threads_that_it_began_with(threads: int, tmp_path: Path) -> None:
+    """Begun with several threads and continued by a process that has one, as on a busy machine.
+
+    Oracle: the run never stopped, in a process of that many. A resume that kept its own number would round
+    differently, and this run, whose rate is far too large, makes much of it.
+    """
+    assert killed("never", 0, tmp_path / "whole", PLATEAU, threads) == 0
+    out = tmp_path / "run"
+    assert killed("save", 5, out, PLATEAU, threads) == -signal.SIGKILL
+    assert RunFolder(out).read_record()["threads"] == threads
+    train(parse_config(PLATEAU), out, resume=True)
+    assert_same_run(tmp_path / "whole", out)
+    assert torch.get_num_threads() == 1  # the caller's number is given back
 
 
 def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from sri_pyro.checkpoint import atomic_path
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
+from sri_pyro.config.cost import Cost
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config, presets, read_config
 from sri_pyro.config.tracking import tensorboard_watch
-from sri_pyro.config.trainer import Cost, Told, train
+from sri_pyro.config.trainer import Told, train
 from sri_pyro.training import Stopped
 
 __all__ = [

@@ -19,7 +19,7 @@ from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, merged, overridden_config
-from sri_pyro.config.trainer import logging_to
+from sri_pyro.config.trainer import computing_with, logging_to
 from sri_pyro.data import Corpus, Split, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
@@ -61,7 +61,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Judge a trained run and write metrics, sentences, draws and report into its folder.
 
-    The same weights and options give the same numbers: the configuration's seed is set first.
+    The same weights, options and number of threads give the same numbers: the configuration's seed is set
+    first.
 
     Args:
         folder: Of the run.
@@ -89,7 +90,7 @@ def evaluate_run(
     if begun is not None:
         begun(Begun(len(split), section.split))
     assert section.estimator is not None, "every preset names one"
-    with logging_to(run.folder.log):
+    with logging_to(run.folder.log), computing_with(torch.get_num_threads()):
         log.info("evaluating %d sentences of the split %s", len(split), section.split)
         seed_everything(config.seed)
         tracer = _tracer(run.inference)

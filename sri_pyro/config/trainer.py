@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from sri_pyro.config.build import Parts, build, find_device, load_corpus
+from sri_pyro.config.build import build, find_device, load_corpus
+from sri_pyro.config.cost import Cost, rehearse
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config
-from sri_pyro.config.validation import validator
 from sri_pyro.history import History
-from sri_pyro.training import Training, Watch, fit
-from sri_pyro.types import Batch
+from sri_pyro.training import Watch, fit
 
 log = logging.getLogger(__name__)
-
-REHEARSED_STEPS = 4
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run is expected to take, from a few real steps.
-
-    Attributes:
-        epoch: Seconds of an epoch.
-        validation: Seconds of a validation.
-        epochs: Epochs at most.
-        validations: Validations at most.
-        sentences: Training sentences.
-        parameters: Weights of the model.
-    """
-
-    epoch: float
-    validation: float
-    epochs: int
-    validations: int
-    sentences: int
-    parameters: int
-
-    @property
-    def total(self) -> float:
-        """Seconds of the whole run, if it does not stop early."""
-        return self.epoch * self.epochs + self.validation * self.validations
-
-    def __str__(self) -> str:
-        return (
-            f"about {duration(self.total)}: {self.epochs} epochs of {duration(self.epoch)} on "
-            f"{self.sentences:,} sentences, {self.validations} validations of {duration(self.validation)}; "
-            f"{self.parameters:,} weights"
-        )
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people.
-
-    Example:
-        >>> duration(0.4), duration(75), duration(5000)
-        ('0.4 s', '75 s', '83 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)
@@ -101,6 +49,11 @@ def train(
 
     A few steps are rehearsed on copies before the folder appears: what cannot work fails there.
 
+    A run killed at any point and resumed ends with the weights and records of one that never stopped, bit by
+    bit, on the same machine and with the same versions: the number of threads is part of the run's record,
+    and resuming takes it from there. Another number of threads, another processor or another version of
+    PyTorch rounds differently, and what training makes of such differences grows.
+
     Args:
         config: The run.
         out: Its folder.
@@ -118,9 +71,17 @@ def train(
     if not resume or not folder.exists:
         folder.claim()
     device = find_device(config.device)
+    threads = torch.get_num_threads()
     if resume and folder.exists:
         _check_same_config(folder, config)
-        torch.set_num_threads(folder.read_record()["threads"])  # sums in another order are other sums
+        threads = folder.read_record()["threads"]
+    with computing_with(threads):
+        return _train(config, folder, resume, device, command, told)
+
+
+def _train(
+    config: Config, folder: RunFolder, resume: bool, device: torch.device, command: Sequence[str], told: Told
+) -> History:
     corpus = load_corpus(config)
     record = provenance(config, corpus.record(), command)
     if resume and folder.exists:
@@ -188,56 +149,19 @@ def flat(data: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return result
 
 
-def rehearse(parts: Parts) -> Cost:
-    """Take a few steps and a piece of a validation on copies, and say what the whole will cost."""
-    model, inference = copy.deepcopy((parts.model, parts.inference))
-    device = next(model.parameters()).device
-    epoch = parts.batches.epoch(0)
-    few = [epoch[i] for i in range(min(len(epoch), REHEARSED_STEPS + 1))]
-    batch = parts.validation[0]
-    validate = validator(model, inference, [batch], parts.validation_options)
-    once = replace(parts.training, epochs=1, patience=0, decay="none")
-    plain = Training(**{name: getattr(once, name) for name in Training.__dataclass_fields__})
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if len(few) > 1:  # the first step pays for allocations that no other pays for
-            fit(model, inference, parts.objective, Fixed(few[:1]), plain)
-            few = few[1:]
-        seconds = _seconds(lambda: fit(model, inference, parts.objective, Fixed(few), plain), device)
-        model.eval()
-        checked = _seconds(validate, device)
-    tokens = sum(int(b.lengths.sum()) for b in few)
-    epochs = parts.training.epochs
-    return Cost(
-        epoch=seconds * parts.batches.split.num_tokens / tokens,
-        validation=checked * sum(map(len, parts.validation)) / len(batch),
-        epochs=epochs,
-        validations=-(-epochs // parts.training.validate_every),
-        sentences=len(parts.batches.split),
-        parameters=sum(p.numel() for p in model.parameters()),
-    )
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Fix how many threads compute for a while, since sums in another order are other sums.
 
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    before = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - before
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """The same batches in every epoch.
-
-    Attributes:
-        batches: In order.
+    It is not idle to set the number that there already is: until a number is set, PyTorch leaves it to MKL to
+    take fewer. A run that is begun sets it as the one that is continued does, so that both compute alike.
     """
-
-    batches: Sequence[Batch]
-
-    def epoch(self, number: int) -> Sequence[Batch]:
-        """The batches."""
-        return self.batches
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

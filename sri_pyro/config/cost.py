@@ -1,0 +1,159 @@
+"""Cost: how long a run is expected to take, from a few real steps."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+
+from sri_pyro.config.build import Parts
+from sri_pyro.config.validation import validator
+from sri_pyro.course import Training
+from sri_pyro.training import Stopped, fit
+from sri_pyro.types import Batch
+
+BUDGET = 2.0
+"""Seconds that steps are rehearsed for; a step that has begun is finished, and two are taken at least."""
+MOST_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run is expected to take, from a few real steps.
+
+    Attributes:
+        epoch: Seconds of an epoch.
+        validation: Seconds of a validation.
+        epochs: Epochs at most.
+        validations: Validations at most.
+        sentences: Training sentences.
+        parameters: Weights of the model.
+    """
+
+    epoch: float
+    validation: float
+    epochs: int
+    validations: int
+    sentences: int
+    parameters: int
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run, if it does not stop early."""
+        return self.epoch * self.epochs + self.validation * self.validations
+
+    def __str__(self) -> str:
+        return (
+            f"about {duration(self.total)}: {self.epochs} epochs of {duration(self.epoch)} on "
+            f"{self.sentences:,} sentences, {self.validations} validations of {duration(self.validation)}; "
+            f"{self.parameters:,} weights"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    Example:
+        >>> duration(0.4), duration(75), duration(5000)
+        ('0.4 s', '75 s', '83 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def rehearse(parts: Parts) -> Cost:
+    """Take a few steps and a piece of a validation on copies, and say what the whole will cost.
+
+    The steps of the first epoch are timed one by one, and the median of their seconds per token stands for
+    all: a step during which another process held the core does not count for more than one. It is wall time
+    all the same, on the machine as it is loaded now: where others compute throughout, so do they in the
+    estimate, and a machine that becomes free or busy later makes it wrong. What a tuner of the step size
+    adds every few hundred steps is not in it, nor are checkpoints.
+    """
+    model, inference = copy.deepcopy((parts.model, parts.inference))
+    device = next(model.parameters()).device
+    epoch = parts.batches.epoch(0)
+    few = [epoch[i] for i in range(min(len(epoch), MOST_STEPS + 1))]
+    batch = parts.validation[0]
+    validate = validator(model, inference, [batch], parts.validation_options)
+    once = replace(parts.training, epochs=1, patience=0, decay="none")
+    plain = Training(**{name: getattr(once, name) for name in Training.__dataclass_fields__})
+    clock = _Clock(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with suppress(Stopped):
+            fit(model, inference, parts.objective, Fixed(few), plain, should_stop=clock)
+        steps = clock.steps
+        model.eval()
+        clock.lap()
+        validate()
+        clock.lap()
+    epochs = parts.training.epochs
+    return Cost(
+        epoch=per_token(steps, [_tokens(b) for b in few]) * parts.batches.split.num_tokens,
+        validation=clock.steps[-1] / _tokens(batch) * sum(map(_tokens, parts.validation)),
+        epochs=epochs,
+        validations=-(-epochs // parts.training.validate_every),
+        sentences=len(parts.batches.split),
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def per_token(seconds: Sequence[float], tokens: Sequence[int]) -> float:
+    """Median seconds per token over steps; the first step pays for allocations that no other pays for.
+
+    Example:
+        >>> per_token([9.0, 0.4, 0.2, 7.5, 0.4], [2, 4, 2, 3, 4])  # the fourth one had to wait for the core
+        0.1
+    """
+    rates = [second / count for second, count in zip(seconds, tokens, strict=False)]
+    return statistics.median(rates[1:] or rates)
+
+
+def _tokens(batch: Batch) -> int:
+    return int(batch.lengths.sum())
+
+
+class _Clock:
+    """Times what lies between its calls; asked after every weight step, it stops when enough are known."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._laps = [time.perf_counter()]
+
+    @property
+    def steps(self) -> list[float]:
+        """Seconds of every lap so far."""
+        return [after - before for before, after in zip(self._laps, self._laps[1:], strict=False)]
+
+    def lap(self) -> None:
+        """End a lap, and begin the next."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._laps.append(time.perf_counter())
+
+    def __call__(self) -> bool:
+        self.lap()
+        return len(self._laps) > 2 and self._laps[-1] - self._laps[0] > BUDGET
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same batches in every epoch.
+
+    Attributes:
+        batches: In order.
+    """
+
+    batches: Sequence[Batch]
+
+    def epoch(self, number: int) -> Sequence[Batch]:
+        """The batches."""
+        return self.batches

@@ -1,0 +1,84 @@
+"""The expected cost: what a few timed steps are made into, under a clock that the test holds."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from sri_pyro.config import build, cost, load_corpus, parse_config
+from sri_pyro.config.build import Parts
+
+TINY: dict[str, Any] = {
+    "data": {"kind": "pcfg", "num_train": 400, "num_valid": 40, "num_test": 12},
+    "model": {"prior": {"dim": 2}, "decoder": {"embedding": 4, "hidden": 6}},
+    "inference": {"num_steps": 2},
+    "training": {"epochs": 7, "batch_size": 4, "validate_every": 3},
+    "validation": {"num_sentences": 20, "num_samples": 8, "pilot_chains": 4, "batch_size": 8},
+}
+
+
+@pytest.fixture
+def parts() -> Parts:
+    config = parse_config(TINY)
+    return build(config, load_corpus(config), torch.device("cpu"))
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, laps: Iterator[float]) -> list[float]:
+    """Let every lap of the rehearsal's clock take as long as told; returns the times it showed."""
+    shown = [0.0]
+
+    def now() -> float:
+        shown.append(shown[-1] + next(laps))
+        return shown[-1]
+
+    monkeypatch.setattr(cost.time, "perf_counter", now)
+    return shown
+
+
+def test_stalled_steps_do_not_count(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a millisecond a token, every third one of which waits a hundred times as long, after a first that
+    builds everything anew: oracle, a millisecond a token. A mean would say more than thirty.
+    """
+    epoch = parts.batches.epoch(0)
+    steps = [int(epoch[i].lengths.sum()) / 1000 for i in range(cost.MOST_STEPS + 1)]
+    stalled = [seconds * (100 if i % 3 == 0 else 1) for i, seconds in enumerate(steps)]
+    monkeypatch.setattr(cost, "BUDGET", 1e9)
+    clock(monkeypatch, iter([0.0, *stalled, 0.0, 0.5]))
+    found = cost.rehearse(parts)
+    assert found.epoch == pytest.approx(parts.batches.split.num_tokens / 1000)
+    first, *rest = (int(batch.lengths.sum()) for batch in parts.validation)
+    assert found.validation == pytest.approx(
+        0.5 * (first + sum(rest)) / first
+    )  # by tokens: the first are short
+    assert (found.epochs, found.validations, found.sentences) == (7, 3, 400)
+    assert found.total == pytest.approx(7 * found.epoch + 3 * found.validation)
+
+
+@pytest.mark.parametrize(("step", "steps"), [(1000.0, 2), (0.9, 3), (0.3, 7), (1e-6, cost.MOST_STEPS + 1)])
+def test_the_rehearsal_is_bounded(
+    step: float, steps: int, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds, and two steps at least: the first one alone is not to be believed."""
+    shown = clock(monkeypatch, itertools.chain([0.0], itertools.repeat(step)))
+    cost.rehearse(parts)
+    assert len(shown) - 2 == steps + 2  # the start, the steps, and the two ends of the validation
+
+
+def test_a_run_of_one_batch_is_costed(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_config(TINY, ["training.batch_size=1000"])
+    built = build(config, load_corpus(config), torch.device("cpu"))
+    clock(monkeypatch, iter([0.0, 3.0, 0.0, 0.5]))
+    assert cost.rehearse(built).epoch == pytest.approx(3.0)
+
+
+def test_rehearsing_leaves_everything_as_it_was(parts: Parts) -> None:
+    """Weights, their gradients and the generator: what is taken are copies."""
+    generator = torch.get_rng_state()
+    weights = {name: value.clone() for name, value in parts.model.state_dict().items()}
+    cost.rehearse(parts)
+    assert torch.equal(torch.get_rng_state(), generator)
+    for name, value in parts.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert all(parameter.grad is None for parameter in parts.model.parameters())
