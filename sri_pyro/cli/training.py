@@ -102,8 +102,9 @@ def _train(
             raise OSError(error.errno, error.strerror, str(out)) from None
     best = min(history.of("validation"), key=lambda record: float(record["nll"]))
     print(
-        f"trained: {out}; best validation nll {best['nll']:.2f} nats per sentence, perplexity {best['ppl']:.2f}, "
-        f"KL(posterior || prior) {best['kl_posterior_prior']:.2f} nats, after epoch {best['epoch']:g}"
+        f"trained: {out}; best validation nll {best['nll']:.2f}{_error(best)} nats per sentence, "
+        f"perplexity {best['ppl']:.2f}, KL(posterior || prior) {best['kl_posterior_prior']:.2f} nats, after "
+        f"epoch {best['epoch']:g}"
     )
 
 
@@ -141,6 +142,11 @@ def stop_on_signal(received: list[int]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _error(validation: Mapping[str, float | str]) -> str:
+    """The standard error of a validation's nll, where there is one: not of one sentence, nor in older runs."""
+    return f" ± {validation['nll_se']:.2g}" if "nll_se" in validation else ""
 
 
 class Bar:
@@ -185,8 +191,8 @@ class Bar:
         if record["kind"] == "validation":
             khat = f", median k-hat {record['khat']:.2f}" if self._codes else ""
             console.print(
-                f"epoch {record['epoch']:g}: validation nll {record['nll']:.3f}, perplexity {record['ppl']:.2f}, "
-                f"KL(posterior || prior) {record['kl_posterior_prior']:.3f}, reconstruction "
-                f"{record['reconstruction']:.2f}{khat}",
+                f"epoch {record['epoch']:g}: validation nll {record['nll']:.3f}{_error(record)}, "
+                f"perplexity {record['ppl']:.2f}, KL(posterior || prior) {record['kl_posterior_prior']:.3f}, "
+                f"reconstruction {record['reconstruction']:.2f}{khat}",
                 highlight=False,
             )

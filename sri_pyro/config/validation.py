@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from sri_pyro.config.sections import ValidationSection
 from sri_pyro.data import Split, in_order
 from sri_pyro.evaluation import GaussianImportance, estimate_evidence
+from sri_pyro.evaluation.metrics import mean_estimate
 from sri_pyro.models import LatentTextModel
 from sri_pyro.target import Inference
 from sri_pyro.types import Batch
@@ -28,24 +30,35 @@ def validation_batches(split: Split, options: ValidationSection) -> list[Batch]:
 def validator(
     model: LatentTextModel, inference: Inference, batches: Sequence[Batch], options: ValidationSection
 ) -> Callable[[], dict[str, float]]:
-    """A function that scores the model as it stands.
+    r"""A function that scores the model as it stands.
 
-    It gives ``nll`` (importance-sampled, nats per sentence), ``ppl``, ``kl_posterior_prior`` and
-    ``reconstruction`` (one short run), all in nats per sentence but the second, and the median ``khat``. It
-    leaves the caller's generator as it was, so training does not depend on how often it is called.
+    It gives ``nll`` (importance-sampled), ``ppl``, ``kl_posterior_prior`` and ``reconstruction`` (one short
+    run), all in nats per sentence but the second, and the median ``khat``. It leaves the caller's generator as
+    it was, so training does not depend on how often it is called.
+
+    With two sentences or more there are two errors, in nats per sentence. ``nll_se`` is the standard error
+    of ``nll``: the spread of the sentences' estimates over the root of their number. The estimates carry their
+    Monte Carlo noise, independent from sentence to sentence, so that their spread holds both the choice of
+    sentences and the noise. ``nll_mc_se`` is the part of the noise alone,
+    :math:`\sqrt{\sum_i \mathrm{se}_i^2} / n`, which is too small where ``khat`` is high.
+
+    Both are errors of the level, not of a difference between two validations of a run. Those score the same
+    sentences with the same noise, most of which cancels: epochs may be told apart that differ by far less
+    than ``nll_se``. How much less these two numbers do not say.
     """
     estimator = GaussianImportance(options.num_samples, options.pilot_chains, refits=0)
     device = next(model.parameters()).device
     generators = [device] if device.type == "cuda" else []
 
     def validate() -> dict[str, float]:
-        log_px, kl, khat, reconstruction, tokens = [], [], [], [], 0
+        log_px, se, kl, khat, reconstruction, tokens = [], [], [], [], [], 0
         with torch.random.fork_rng(devices=generators):
             torch.manual_seed(NOISE_SEED)
             for batch in batches:
                 target = model.target(batch.to(device))
                 evidence, _ = estimate_evidence(target, inference, estimator)
                 log_px.append(evidence.log_px)
+                se.append(evidence.se)
                 kl.append(evidence.kl_posterior_prior)
                 khat.append(evidence.khat)
                 reconstruction.append(-target.value(inference(target).z)[1][0].double())
@@ -55,6 +68,7 @@ def validator(
         known = tails[tails.isfinite()]
         return {
             "nll": float(nll.mean()),
+            **errors(nll, torch.cat(se)),
             "ppl": math.exp(min(float(nll.sum()) / tokens, 700.0)),
             "kl_posterior_prior": float(torch.cat(kl).mean()),
             "reconstruction": float(torch.cat(reconstruction).mean()),
@@ -62,3 +76,17 @@ def validator(
         }
 
     return validate
+
+
+def errors(nll: Tensor, se: Tensor) -> dict[str, float]:
+    """Standard errors of the mean of some sentences' nll [n] with Monte Carlo errors [n]; see ``validator``.
+
+    Example:
+        >>> errors(torch.tensor([1.0, 3.0]), torch.tensor([0.3, 0.4]))
+        {'nll_se': 1.0, 'nll_mc_se': 0.25}
+        >>> errors(torch.tensor([1.0]), torch.tensor([0.3]))
+        {}
+    """
+    if len(nll) < 2:
+        return {}
+    return {"nll_se": mean_estimate(nll).se, "nll_mc_se": float(se.square().sum().sqrt()) / len(nll)}

@@ -35,7 +35,12 @@ SAME_SENTENCES = (
     " Each point is a mean over the same sentences with the same noise; no error is recorded. The level is as "
     "uncertain as the choice of sentences, differences between epochs are less so."
 )
-"""How to take validation curves, which have no error bars."""
+"""How to take validation curves without error bars."""
+WITH_ERRORS = (
+    " Bars, where there are any, are two standard errors of the level. All points are of the same sentences with the "
+    "same noise, so that differences between epochs are less uncertain than the bars."
+)
+"""How to take the validation curve where errors were recorded."""
 
 
 def khat_by_length(table: pd.DataFrame) -> Panel:
@@ -127,19 +132,29 @@ def training(history: Sequence[Mapping[str, Any]], with_code: bool) -> list[Pane
         ("step", "loss", "Training loss", "loss, nats per sentence", "Objective of the weight steps that were logged."),
         (
             "validation", "nll", "Validation", "NLL, nats per sentence",
-            "Held-out NLL; the ring marks the weights kept." + SAME_SENTENCES,
+            "Held-out NLL; the ring marks the weights kept.",
         ),
         (
             "validation", "kl_posterior_prior", "Code during training", "KL(posterior ‖ prior), nats",
-            "On validation sentences. A code that stays near zero from the start never came to life." + SAME_SENTENCES,
+            "On validation sentences. A code that stays near zero from the start never came to life.",
         ),
     )  # fmt: skip
     for kind, name, title, ylabel, caption in wanted:
-        records = [(r["epoch"], number(r[name])) for r in history if r["kind"] == kind and name in r]
+        records = [
+            (r["epoch"], number(r[name]), number(r.get(f"{name}_se")))
+            for r in history
+            if r["kind"] == kind and name in r
+        ]
         if not records or (name == "kl_posterior_prior" and not with_code):
             continue
-        epochs, values = np.array(records, dtype=float).T
+        epochs, values, errors = np.array(records, dtype=float).T
         ax = axes("epoch", ylabel)
+        told = np.isfinite(errors)
+        if told.any():
+            bars = epochs[told], values[told], 2 * errors[told]
+            ax.errorbar(*bars, fmt="none", ecolor=FIRST, elinewidth=0.8, capsize=2)
+        if kind == "validation":
+            caption += WITH_ERRORS if told.any() else SAME_SENTENCES
         ax.plot(
             epochs,
             values,
