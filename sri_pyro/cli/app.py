@@ -7,10 +7,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+import typer.core
 
-from sri_pyro.cli import describing, running, training
+from sri_pyro.cli import describing, running, training, usage
 
 HELP = """
 Latent-variable text models in Pyro, inferred by short-run Langevin dynamics and evaluated honestly.
@@ -26,9 +28,21 @@ A run is a folder. It is made from a TOML file or a preset, and every other comm
 Ctrl-C saves and stops; the same command with --resume goes on, to the same numbers.
 """
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands, of which an unknown one is refused in the words of this house."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names."""
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            raise ValueError(usage.unknown_command(args[0], known))
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help=HELP,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,16 +69,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append("")  # a dotted path may name a module of the working folder
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=words, prog_name="sri-pyro", obj=["sri-pyro", *map(shlex.quote, words)])
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        # Not as a program of its own: there the parser prints its complaints as a box of several lines.
+        code = app(
+            args=words or ["--help"],
+            prog_name="sri-pyro",
+            obj=["sri-pyro", *map(shlex.quote, words)],
+            standalone_mode=False,
+        )
         return code or _flushed()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except usage.UsageError as error:
+        print(f"sri-pyro: {usage.told(error, words)}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        return _flushed()
     except (ValueError, OSError, FloatingPointError) as error:  # what the library says to its user
         print(f"sri-pyro: {described(error)}", file=sys.stderr)
         return FAILED
-    return _flushed()
 
 
 def _flushed() -> int:

@@ -11,7 +11,7 @@ import typer
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(help="A preset, to be printed whole.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A preset, to be printed whole.")] = None,
 ) -> None:
     """List the presets, or print one.
 
@@ -21,7 +21,7 @@ def presets(
     """
     from sri_pyro.config import ConfigError
     from sri_pyro.config import presets as all_presets
-    from sri_pyro.config.schema import meant
+    from sri_pyro.wording import meant
 
     known = all_presets()
     if name is None:
@@ -36,7 +36,7 @@ def presets(
 
 def show(
     source: Annotated[
-        str | None, typer.Argument(metavar="[FILE|PRESET]", help="A configuration, to be shown whole.")
+        str | None, typer.Argument(metavar="FILE|PRESET", help="A configuration, to be shown whole.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override an option.")

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sri_pyro.config import Run
+
 console = Console(stderr=True)
 
 Watch = Callable[[int, int], None]
@@ -131,18 +133,14 @@ def sample(
 
     sri-pyro sample runs/demo --num 10 --temperature 0.7
     """
-    from sri_pyro.config import load_run, seed_everything
-
-    loaded = load_run(run, device)
-    seed_everything(seed)
-    for text in loaded.sample(num, temperature, top_p):
+    for text in _loaded(run, seed, device).sample(num, temperature, top_p):
         print(text)
 
 
 def interpolate(
     run: RunArgument,
-    first: Annotated[str, typer.Argument(help="A sentence.")],
-    last: Annotated[str, typer.Argument(help="Another one.")],
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A sentence.")],
+    last: Annotated[str, typer.Argument(metavar="LAST", help="Another sentence.")],
     steps: Annotated[int, typer.Option(help="How many sentences, both ends counted.")] = 7,
     seed: SeedOption = 0,
     device: DeviceOption = None,
@@ -151,11 +149,8 @@ def interpolate(
 
     sri-pyro interpolate runs/demo "where are you from ?" "i have a meeting tomorrow ."
     """
-    from sri_pyro.config import load_run, seed_everything
-
-    loaded = load_run(run, device)
-    seed_everything(seed)
-    for share, text in loaded.interpolate(first, last, steps, tell=tell).itertuples(index=False):
+    codes = _loaded(run, seed, device).interpolate(first, last, steps, tell=tell)
+    for share, text in codes.itertuples(index=False):
         print(f"{share:.2f}  {text}")
 
 
@@ -170,13 +165,7 @@ def score(
 
     sri-pyro score runs/demo my.txt --out scores.csv
     """
-    from sri_pyro.config import load_run, seed_everything
-
-    loaded = load_run(run, device)
-    seed_everything(seed)
-    with sentences_bar() as watch:
-        frame = loaded.score(file, tell=tell, watch=watch)
-    _write(frame, out)
+    _tabulate(_loaded(run, seed, device).score, file, out)
 
 
 def encode(
@@ -190,18 +179,23 @@ def encode(
 
     sri-pyro encode runs/demo my.txt --out codes.csv
     """
+    _tabulate(_loaded(run, seed, device).encode, file, out)
+
+
+def _loaded(run: Path, seed: int, device: str | None) -> Run:
     from sri_pyro.config import load_run, seed_everything
 
     loaded = load_run(run, device)
-    seed_everything(seed)
-    with sentences_bar() as watch:
-        frame = loaded.encode(file, tell=tell, watch=watch)
-    _write(frame, out)
+    seed_everything(seed)  # after loading, which may draw from the generator
+    return loaded
 
 
-def _write(frame: pd.DataFrame, out: Path | None) -> None:
+def _tabulate(judge: Callable[..., pd.DataFrame], file: Path, out: Path | None) -> None:
+    """Judge every sentence of a text under a progress bar, and write the table as CSV."""
     from sri_pyro.config import atomic_path
 
+    with sentences_bar() as watch:
+        frame = judge(file, tell=tell, watch=watch)
     if out is None:
         frame.to_csv(sys.stdout, index=False)
         return

@@ -14,6 +14,59 @@ from sri_pyro.config import ConfigError, load_run
 from sri_pyro.data import DataError
 from tests.cli.helpers import ROOT, SENTENCES, Say, refused
 
+OPTIONS_OF_TRAIN = "--help, --out, --resume, --set, --tensorboard"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("trian", "unknown command 'trian'; known: encode, evaluate, interpolate, presets, report, sample, score, "
+                  "show, train. Did you mean 'train'?"),
+        ("qqq --help", "unknown command 'qqq'; known: encode, evaluate, interpolate, presets, report, sample, score, "
+                       "show, train"),
+        ("train x --resum", f"train has no option '--resum'; it accepts: {OPTIONS_OF_TRAIN}. Did you mean '--resume'?"),
+        ("train x -z 3", f"train has no option '-z'; it accepts: {OPTIONS_OF_TRAIN}"),
+        ("--nope", "sri-pyro has no option '--nope'; it accepts: --help"),
+        ("train", "train needs FILE|PRESET (a TOML file, or a preset's name); see sri-pyro train --help"),
+        ("interpolate runs/x hello", "interpolate needs LAST (another sentence); see sri-pyro interpolate --help"),
+        ("sample runs/x --num many", "sample: --num must be a whole number; got 'many'"),
+        ("sample runs/x --num 3 --num=2.5", "sample: --num must be a whole number; got '2.5'"),
+        ("sample runs/x --top-p=", "sample: --top-p must be a number; got ''"),
+        ("train x --out", "option '--out' requires an argument; see sri-pyro train --help"),
+        ("train x --resume=yes", "option '--resume' does not take a value; see sri-pyro train --help"),
+    ],
+)  # fmt: skip
+def test_a_mistake_of_the_command_line_is_one_sentence(words: str, sentence: str, say: Say) -> None:
+    """Nothing but the sentence: the parser's own box has a usage, a hint and a frame around it."""
+    said = say(*words.split())
+    refused(said, sentence)
+    assert said.err == f"sri-pyro: {sentence}\n"
+    assert said.out == ""
+
+
+def test_a_word_too_many(say: Say) -> None:
+    """The usage is in the parser's words, which differ between its versions."""
+    said = say("presets", "paper", "default")
+    assert said.code == 2
+    assert said.err.startswith("sri-pyro: got unexpected extra argument")
+    assert "(default); expected: sri-pyro presets [OPTIONS] " in said.err
+    assert said.err.endswith("; see sri-pyro presets --help\n")
+    assert said.err.count("\n") == 1
+
+
+def test_a_mistake_is_told_without_waiting_for_the_library() -> None:
+    code = "import sys; from sri_pyro.cli import main; main(['train', '--x']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert done.stderr == f"sri-pyro: train has no option '--x'; it accepts: {OPTIONS_OF_TRAIN}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_not_complained_of() -> None:
+    command = f"{sys.executable} -m sri_pyro show | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
 
 def test_an_existing_folder_is_not_trained_over(say: Say, config: Path, run: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.iterdir()}
