@@ -1,0 +1,132 @@
+"""The verdict on the code: whether the model uses it, by KL(posterior ‖ prior) or, without weights, by its units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sri_pyro.evaluation.metrics import ACTIVE
+from sri_pyro.evaluation.verdicts.likelihood import likelihood_is_trusted
+from sri_pyro.evaluation.verdicts.reading import estimate, interval, number, rounded, sentences_to_settle
+from sri_pyro.evaluation.verdicts.verdict import Verdict
+
+NO_CODE = 0.5
+"""Nats. Less than one yes-or-no answer (log 2 = 0.69) about a sentence is no code."""
+WEAK_CODE = 1.0
+"""Nats up to which a code is weak, whichever side of ``NO_CODE`` it lies on."""
+FEW_UNITS = 0.1
+"""Share of active units below which a code counts as lost."""
+MORE_CODE = (
+    "Anneal the noise scale over more epochs or from a lower value; weaken the decoder with word dropout; then "
+    "look at KL(posterior ‖ prior) on validation, epoch by epoch."
+)
+"""Against collapse."""
+
+
+def code(metrics: Mapping[str, Any]) -> Verdict:
+    """Say whether the model uses its code, as far as so many sentences can tell."""
+    units = metrics["active_units"]
+    count, of = int(units["count"]), int(units["of"])
+    if not of:
+        return Verdict(
+            "code", "info", "This model has no code: it is a language model.",
+            "Its latent dimension is 0, so that there is nothing to collapse.",
+            "Use it as the baseline.",
+        )  # fmt: skip
+    few = count <= FEW_UNITS * of
+    active = f"{count} of {of} units are active after correction for Monte Carlo noise"
+    if int(units["naive_count"]) > count:
+        active += f" (the uncorrected count says {units['naive_count']})"
+    _, high = interval(estimate(metrics["kl_posterior_prior"]))
+    if likelihood_is_trusted(metrics) and math.isfinite(high):
+        return _code_by_divergence(metrics, few, active)
+    return _code_by_units(metrics, few, active)
+
+
+def _code_by_divergence(metrics: Mapping[str, Any], few: bool, active: str) -> Verdict:
+    """By the interval of KL(posterior ‖ prior)."""
+    kl = estimate(metrics["kl_posterior_prior"])
+    low, high = interval(kl)
+    n = kl.num_samples
+    found = (
+        f"KL(posterior ‖ prior) is {rounded(kl)} nats (95% interval {low:.2f} to {high:.2f}, {n:,} sentences); "
+        f"{active}."
+    )
+    if high < NO_CODE and few:
+        return Verdict("code", "bad", "COLLAPSED: the model ignores its code.", found, MORE_CODE)
+    if high < NO_CODE:
+        return Verdict("code", "bad", "Nearly collapsed: the code holds next to nothing.", found, MORE_CODE)
+    if low < NO_CODE and high < WEAK_CODE:
+        return Verdict("code", "caution", "The code is weak.", found, MORE_CODE)
+    if low < NO_CODE:
+        return Verdict(
+            "code", "caution", f"Whether the code is collapsed cannot be told from {n:,} sentences.", found,
+            sentences_to_settle(high - kl.value, kl.value - NO_CODE, n),
+        )  # fmt: skip
+    if few and interval(estimate(metrics["mutual_information"]))[0] <= 0:
+        return _code_not_found(metrics, found)
+    return Verdict(
+        "code", "good", f"Not collapsed: the code holds about {kl.value:.1f} nats a sentence.", found,
+        f"It sits in few units, or {n:,} sentences are too few to show more of them."
+        if few
+        else "Read the reconstructions: nats say how much the code holds, and not what.",
+    )  # fmt: skip
+
+
+def _code_by_units(metrics: Mapping[str, Any], few: bool, active: str) -> Verdict:
+    """The same where KL(posterior ‖ prior) rests on weights that failed."""
+    information = estimate(metrics["mutual_information"])
+    found = (
+        f"{active}. KL(posterior ‖ prior) rests on the importance weights, which are not to be trusted here."
+    )
+    if not few or interval(information)[0] > 0:
+        if few:
+            found += f" The mutual information is {rounded(information)} nats, a lower bound."
+        return Verdict(
+            "code", "caution", "The code is in use; how much it holds is unknown.", found,
+            "Get a likelihood that can be trusted first.",
+        )  # fmt: skip
+    if shown_inactive(metrics["active_units"]):
+        return Verdict("code", "bad", "The code looks collapsed.", found, MORE_CODE)
+    n = int(metrics["perplexity"]["num_sentences"])
+    return Verdict(
+        "code", "caution", f"Whether the code is collapsed cannot be told from {n:,} sentences.", found,
+        _sentences_for_units(metrics),
+    )  # fmt: skip
+
+
+def _code_not_found(metrics: Mapping[str, Any], found: str) -> Verdict:
+    """A code in use of which neither units nor mutual information show a trace in the short run."""
+    information = rounded(estimate(metrics["mutual_information"]))
+    found += f" Mutual information under the short run is {information} nats."
+    if shown_inactive(metrics["active_units"]):
+        return Verdict(
+            "code", "bad", "The model uses its code, but the short run does not find it.", found,
+            "Take more steps or larger ones; see the short run step by step below.",
+        )  # fmt: skip
+    n = int(metrics["perplexity"]["num_sentences"])
+    return Verdict(
+        "code", "caution",
+        f"The model uses its code; whether the short run finds it cannot be told from {n:,} sentences.", found,
+        _sentences_for_units(metrics),
+    )  # fmt: skip
+
+
+def shown_inactive(units: Mapping[str, Any]) -> bool:
+    """Whether upper bounds, as far above the variances as the lower ones are below, leave few units active.
+
+    That no unit is shown to be active is no sign that none is: with few sentences every bound is wide.
+    """
+    pairs = zip(units["variances"], units["lower_bounds"], strict=True)
+    possible = sum(not 2 * variance - lower <= ACTIVE for variance, lower in pairs)
+    return possible <= FEW_UNITS * int(units["of"])
+
+
+def _sentences_for_units(metrics: Mapping[str, Any]) -> str:
+    units = metrics["active_units"]
+    place = int(FEW_UNITS * units["of"])  # the first unit beyond the few
+    variance, lower = number(units["variances"][place]), number(units["lower_bounds"][place])
+    return sentences_to_settle(
+        variance - lower, variance - ACTIVE, int(metrics["perplexity"]["num_sentences"])
+    )
