@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 import sri_pyro
-from sri_pyro.evaluation import diagnostics
+from sri_pyro.evaluation import labelling
 from sri_pyro.evaluation.diagnostics import (
     elpd,
     export,
@@ -302,5 +302,5 @@ def test_elpd_of_unequal_arrays() -> None:
 def test_the_known_axes_follow_one_convention() -> None:
     """Draws come as (chain, draw), sentences before latent axes, in every variable of the table."""
     order = ("chain", "draw", "step", "sentence", "z_dim")
-    for axes in diagnostics.DIMS.values():
+    for axes in labelling.DIMS.values():
         assert list(axes) == sorted(axes, key=order.index)
