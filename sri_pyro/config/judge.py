@@ -23,6 +23,7 @@ from sri_pyro.config.trainer import computing_with, logging_to
 from sri_pyro.data import Corpus, Split, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.headline import headline
 from sri_pyro.evaluation.metrics import floor
 from sri_pyro.evaluation.verdicts import judge
 from sri_pyro.inference import ShortRunLangevin
@@ -202,8 +203,6 @@ def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) ->
 
 def readable(metrics: Mapping[str, Any]) -> list[str]:
     """An evaluation as lines to be printed: the verdicts, then the numbers, as the report has them."""
-    from sri_pyro.evaluation.report import headline
-
     verdicts = [f"{verdict.headline} {verdict.evidence}" for verdict in judge(metrics)]
     rows = headline(metrics)
     width = max(len(row.name) for row in rows) + 2

@@ -18,7 +18,9 @@ import torch
 
 from sri_pyro.evaluation import Evaluation, figures, latent_figures
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
-from sri_pyro.evaluation.report import load_report_inputs, render, summary, write_report
+from sri_pyro.evaluation.headline import summary
+from sri_pyro.evaluation.report import render, write_report
+from sri_pyro.evaluation.report_inputs import load_report_inputs
 
 EvaluationOf = Callable[[str], Evaluation]
 RunOf = Callable[[str], Path]

@@ -1,0 +1,135 @@
+"""The headline of an evaluation: one sentence, and a table of numbers with their errors; nothing is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sri_pyro.evaluation.verdicts import estimate, likelihood_is_trusted, number, refused_sentences, rounded
+
+METHODS = {
+    "self_normalised_importance": "self-normalised importance weights",
+    "gaussian_entropy_lower_estimate": "Gaussian entropy: biased low by construction",
+    "infonce_gaussian": "InfoNCE with Gaussian critics: a lower bound",
+}
+"""Estimators by the names they have in ``metrics.json``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the headline table: what, how much, and how to take it."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """The evaluation in one sentence."""
+    ppl, units = metrics["perplexity"], metrics["active_units"]
+    n = f"{ppl['num_sentences']:,} held-out sentences"
+    if refused := refused_sentences(metrics):
+        text = f"No perplexity can be stated: {refused:,} of {n} have no valid estimate of log p(x)"
+    elif not likelihood_is_trusted(metrics):
+        text = f"No perplexity can be stated: the importance weights of {n} are not to be trusted"
+    else:
+        text = (
+            f"Perplexity {ppl['estimate']:.4g} (95% interval {ppl['lower']:.4g} to {ppl['upper']:.4g}) on {n}"
+        )
+    if not units["of"]:
+        return text + "; a language model, without a code."
+    kl = estimate(metrics["kl_posterior_prior"])
+    if likelihood_is_trusted(metrics):
+        text += f"; the code holds {kl.value:.2g} nats a sentence"
+    return text + f"; {units['count']} of {units['of']} latent units are active."
+
+
+def headline(metrics: Mapping[str, Any]) -> list[Row]:
+    """The table of headline numbers, each with its error; what cannot be trusted is withheld."""
+    rows = _likelihood_rows(metrics)
+    return rows + _code_rows(metrics) + _weight_rows(metrics) if metrics["active_units"]["of"] else rows
+
+
+def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """Perplexity and what it is made of, beside the truth's where that is known."""
+    ppl, trusted = metrics["perplexity"], likelihood_is_trusted(metrics)
+    sampling, noise = number(ppl["log_se_sampling"]) ** 2, number(ppl["log_se_monte_carlo"]) ** 2
+    dominant = "the choice of sentences" if sampling >= noise else "Monte Carlo noise"
+    share = max(sampling, noise) / (sampling + noise) if sampling + noise > 0 else 1.0
+    counted = f"{ppl['num_tokens']:,} tokens, ends of sentences counted. "
+    rows = [
+        Row(
+            "Perplexity",
+            f"{ppl['estimate']:.4g} [{ppl['lower']:.4g}, {ppl['upper']:.4g}]",
+            f"{counted}{share:.1%} of the interval's variance comes from {dominant}.",
+        )
+        if trusted
+        else _withheld("Perplexity"),
+        _row("Negative log-likelihood", metrics["nll"], "nats a sentence") if trusted else _withheld("NLL"),
+    ]
+    if "floor" in metrics:
+        floor = metrics["floor"]
+        rows += [
+            Row(
+                "Perplexity of the truth",
+                f"{number(floor['perplexity']):.4g}",
+                "The exact law of these sentences: a floor for every model.",
+            ),
+            _row("Excess over the truth", floor["excess"], "KL(truth ‖ model), nats a sentence"),
+        ]
+    return rows
+
+
+def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """What the code holds."""
+    units, information = metrics["active_units"], metrics["mutual_information"]
+    name, divergence = "KL(posterior ‖ prior)", metrics["kl_posterior_prior"]
+    cap = math.log(max(1, int(information["num_samples"])))
+    naive = f"Naive count, which noise inflates: {units['naive_count']} (single draws: "
+    naive += f"{units['naive_single_draw_count']})"
+    return [
+        _row("Reconstruction", metrics["reconstruction"], "-log p(x | z) over short runs, nats a sentence"),
+        _row(name, divergence, "does not depend on the short run")
+        if likelihood_is_trusted(metrics)
+        else _withheld(name),
+        _row("KL(short run ‖ prior)", metrics["kl_q_prior"]),
+        _row("KL(short run ‖ posterior)", metrics["kl_q_posterior"]),
+        _row("Mutual information", information, f"cannot exceed log n = {cap:.2f}"),
+        Row(
+            "Active units, corrected",
+            f"{units['count']} of {units['of']}",
+            f"{naive}; {units['active_eigenvalues']} active directions. {units['num_chains']} chains a sentence.",
+        ),
+    ]
+
+
+def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """How good the importance weights are, and the short run beside the posterior that they show."""
+    khat, ess = metrics["khat"], metrics["ess"]
+    rows = [
+        Row(
+            "k-hat below its threshold",
+            f"{number(khat['share_below']):.1%} of sentences",
+            f"Threshold {number(khat['threshold']):.2f}; median {number(khat['median']):.2f}, largest "
+            f"{number(khat['max']):.2f}.",
+        ),
+        Row("Effective draws, median", f"{number(ess['median']):.0f}", f"Smallest {number(ess['min']):.0f}."),
+    ]
+    if "posterior_spread_ratio" in metrics:
+        note = "1 is right; below 1 is over-confident"
+        rows.append(_row("Variance, short run / posterior", metrics["posterior_spread_ratio"], note))
+    return rows
+
+
+def _row(name: str, record: Mapping[str, Any], note: str = "") -> Row:
+    found = estimate(record)
+    parts = [note, METHODS.get(found.method, found.method)]
+    note = "; ".join(part for part in parts if part)
+    value = rounded(found) if math.isfinite(found.value) else "not known"
+    return Row(name, value, note[:1].upper() + note[1:] + ("." if note else ""))
+
+
+def _withheld(name: str) -> Row:
+    return Row(name, "not shown", "What it rests on is not to be trusted; see the first verdict.")

@@ -1,0 +1,99 @@
+"""What a report is made of: the files of a folder, read and checked."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What a report is made of.
+
+    Attributes:
+        metrics: ``metrics.json``.
+        table: ``sentences.csv``: a row per sentence, its text in the last column.
+        data: ``inference.nc``.
+        texts: ``samples.json``; lists ``samples``, ``interpolations``, ``reconstructions``.
+        history: Records of ``history.jsonl``; none if there is no such file.
+        configuration: The one in the provenance, which knows what evaluation overrode; else ``config.toml``.
+    """
+
+    metrics: Mapping[str, Any]
+    table: pd.DataFrame
+    data: InferenceResult
+    texts: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    configuration: Mapping[str, Any]
+
+
+def load_report_inputs(folder: Path) -> ReportInputs:
+    """Read what ``write_outputs`` wrote into a folder, and the run's own files where there are any.
+
+    Raises:
+        FileNotFoundError: If the folder holds no evaluation.
+        ValueError: If a file is damaged.
+    """
+    for name in ("metrics.json", "sentences.csv", "inference.nc", "samples.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"a report needs {name}, which {folder} does not hold; evaluate the run first."
+            )
+    metrics = _read_json(folder / "metrics.json")
+    stored = metrics.get("provenance", {}).get("configuration")
+    return ReportInputs(
+        metrics=metrics,
+        table=_read_table(folder / "sentences.csv"),
+        data=from_netcdf(folder / "inference.nc"),
+        texts=_read_json(folder / "samples.json"),
+        history=_read_lines(folder / "history.jsonl"),
+        configuration=stored if stored is not None else _read_toml(folder / "config.toml"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not whole JSON ({error}); evaluate the run again.") from None
+    return data
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} is not TOML ({error}); restore it or remove it.") from None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    # Read apart, for "nan" is a word and an empty sentence is a text.
+    return table.assign(text=pd.read_csv(path, usecols=["text"], dtype=str, na_filter=False)["text"])
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a history; a last line that an interruption cut short is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for i, line in enumerate(lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if i + 1 < len(lines):
+                raise ValueError(
+                    f"line {i + 1} of {path} is not JSON; restore the file or remove it."
+                ) from None
+    return records
