@@ -3,7 +3,8 @@
 from types import MappingProxyType
 
 from sri_pyro.evaluation.annealed import AnnealedImportance
-from sri_pyro.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
+from sri_pyro.evaluation.chains import EvaluationOptions
+from sri_pyro.evaluation.evaluate import Evaluation, evaluate
 from sri_pyro.evaluation.evidence import (
     EvidenceEstimator,
     GaussianImportance,

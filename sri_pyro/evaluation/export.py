@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_pyro.checkpoint import atomic_path
+from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.diagnostics import export, to_netcdf
-from sri_pyro.evaluation.evaluate import Evaluation, StepTrace
+from sri_pyro.evaluation.evaluate import Evaluation
 from sri_pyro.evaluation.latent_space import describe
 
 MOST_VALUES = 8_000_000

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_pyro.evaluation.evaluate import Evaluation, StepTrace
+from sri_pyro.evaluation.chains import StepTrace
+from sri_pyro.evaluation.evaluate import Evaluation
 from sri_pyro.evaluation.metrics import mean_estimate
 from sri_pyro.numerics.weights import normalised
 from sri_pyro.types import Estimate

@@ -22,7 +22,7 @@ from sri_pyro.evaluation import (
     PriorImportance,
     evaluate,
 )
-from sri_pyro.evaluation.evaluate import run_chains, trace_runs
+from sri_pyro.evaluation.chains import run_chains, trace_runs
 from sri_pyro.inference import PriorDraws, ShortRunLangevin
 from sri_pyro.models import DECODERS, LanguageModel
 from sri_pyro.numerics.langevin import UnadjustedLangevin
