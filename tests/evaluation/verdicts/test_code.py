@@ -1,0 +1,102 @@
+"""The verdict on the code turns where it says, and says so where it cannot be told."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.evaluation.verdicts.helpers import Metrics, MetricsOf, put, verdict
+
+
+def test_a_collapsed_model_is_called_collapsed(metrics_of: MetricsOf) -> None:
+    """Z is cut off from the decoder, so that the posterior is the prior. A page that trusted the naive count,
+    which calls every unit active at 16 chains, would call this model healthy.
+    """
+    metrics = metrics_of("collapsed")
+    assert metrics["active_units"]["naive_count"] == metrics["active_units"]["of"] == 4
+    found = verdict(metrics, "code")
+    assert found.level == "bad"
+    assert found.headline == "COLLAPSED: the model ignores its code."
+    assert "0 of 4 units are active after correction" in found.evidence
+    assert "the uncorrected count says 4" in found.evidence
+    assert verdict(metrics, "likelihood").level == "good"
+
+
+@pytest.mark.parametrize(
+    ("kl", "se", "count", "headline"),
+    [
+        (0.30, 0.05, 0, "COLLAPSED: the model ignores its code."),  # upper end 0.398
+        (0.30, 0.05, 4, "Nearly collapsed: the code holds next to nothing."),
+        (0.45, 0.05, 0, "The code is weak."),  # upper end 0.548: not shown to be below
+        (0.70, 0.05, 4, "Not collapsed: the code holds about 0.7 nats a sentence."),
+        (0.55, 0.05, 4, "The code is weak."),  # lower end 0.452
+        (0.55, 0.30, 4, "Whether the code is collapsed cannot be told from 48 sentences."),  # -0.05 to 1.15
+        (3.00, 0.05, 0, "Not collapsed: the code holds about 3.0 nats a sentence."),  # the short run finds it
+    ],
+)
+def test_collapse_rests_on_the_interval(
+    kl: float, se: float, count: int, headline: str, metrics_of: MetricsOf
+) -> None:
+    metrics = put(metrics_of("healthy"), "kl_posterior_prior", kl, se)
+    metrics["active_units"]["count"] = count
+    assert verdict(metrics, "code").headline == headline
+
+
+def silent(metrics: Metrics, lower: float) -> Metrics:
+    """A short run without a trace of the code: no mutual information, units of variance 0.001."""
+    metrics = put(metrics, "mutual_information", 0.01, 0.02)
+    metrics["active_units"] |= {"count": 0, "variances": [0.001] * 4, "lower_bounds": [lower] * 4}
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("lower", "level", "headline"),
+    [
+        (-0.002, "bad", "The model uses its code, but the short run does not find it."),  # upper bounds 0.004
+        (
+            -0.03, "caution",  # 0.032: some may be active
+            "The model uses its code; whether the short run finds it cannot be told from 48 sentences.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_code_counts_as_missed_if_upper_bounds_say_so(
+    lower: float, level: str, headline: str, metrics_of: MetricsOf
+) -> None:
+    """None of the units *shown* active is not none active: six sentences show no unit of any model."""
+    found = verdict(silent(put(metrics_of("healthy"), "kl_posterior_prior", 3.0, 0.05), lower), "code")
+    assert (found.level, found.headline) == (level, headline)
+    if level == "caution":  # half width 0.031, distance to 0.01 is 0.009: (31 / 9)^2 * 48 = 570
+        assert found.advice.startswith("About 570 sentences in place of 48 would settle it")
+
+
+def test_mutual_information_shows_a_code_where_few_sentences_show_no_unit(metrics_of: MetricsOf) -> None:
+    """0 of 4 units and 0.78 +- 0.17 nats on 6 sentences: Student's interval is 0.34 to 1.22."""
+    metrics = silent(put(metrics_of("healthy"), "kl_posterior_prior", 1.6, 0.2), -0.2)
+    metrics["mutual_information"] |= {"value": 0.78, "se": 0.17, "num_samples": 6}
+    metrics["kl_posterior_prior"]["num_samples"] = 6
+    found = verdict(metrics, "code")
+    assert found.headline == "Not collapsed: the code holds about 1.6 nats a sentence."
+    assert "6 sentences are too few to show more of them." in found.advice
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "headline"),
+    [
+        ("seen", "caution", "The code is in use; how much it holds is unknown."),
+        ("informative", "caution", "The code is in use; how much it holds is unknown."),
+        ("silent", "bad", "The code looks collapsed."),
+        ("undecided", "caution", "Whether the code is collapsed cannot be told from 48 sentences."),
+    ],
+)
+def test_collapse_is_not_judged_by_weights_that_failed(
+    kind: str, level: str, headline: str, metrics_of: MetricsOf
+) -> None:
+    """A KL of 5 nats from bad weights is no sign of life."""
+    metrics = put(metrics_of("healthy"), "kl_posterior_prior", 5.0, 0.1)
+    metrics["khat"]["share_below"] = 0.5
+    if kind != "seen":
+        metrics = silent(metrics, -0.03 if kind == "undecided" else -0.002)
+    if kind == "informative":
+        metrics = put(metrics, "mutual_information", 0.5, 0.02)
+    found = verdict(metrics, "code")
+    assert (found.level, found.headline) == (level, headline)
+    assert "5.0" not in found.evidence

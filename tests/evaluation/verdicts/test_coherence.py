@@ -1,0 +1,42 @@
+"""Verdicts on what must fit together: codes and the prior; reconstruction, KL and likelihood."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.evaluation.verdicts.helpers import MetricsOf, put, verdict
+
+
+def test_the_aggregate_must_differ_by_more_than_chance_and_by_enough_to_see(metrics_of: MetricsOf) -> None:
+    metrics = metrics_of("healthy")
+    for gap, band, level in (
+        (0.05, 0.02, "good"),
+        (0.15, 0.2, "good"),
+        (0.15, 0.05, "caution"),
+        (0.15, 0.4, "info"),
+    ):
+        metrics["aggregate"] |= {"radius_gap": gap, "band": band}
+        assert verdict(metrics, "aggregate").level == level
+
+
+@pytest.mark.parametrize(
+    ("gap", "violated", "level"),
+    [(0.3, False, "good"), (0.01, False, "info"), (-0.2, False, "info"), (-2.0, False, "caution"), (-2.0, True, "bad")],
+)  # fmt: skip
+def test_jensen(gap: float, violated: bool, level: str, metrics_of: MetricsOf) -> None:
+    metrics = metrics_of("healthy")
+    metrics["jensen"] |= {"gap": {"value": gap, "se": 0.02, "num_samples": 9}, "violated": violated}
+    assert verdict(metrics, "jensen").level == level
+
+
+def test_a_lower_estimate_below_zero_certifies_nothing(metrics_of: MetricsOf) -> None:
+    """-0.141 +- 0.018 is eight standard errors below zero: the error leaves out the bias."""
+    metrics = put(metrics_of("healthy"), "kl_q_posterior", -0.141, 0.018)
+    metrics["jensen"]["gap"] |= {"value": -0.141, "se": 0.018}
+    biased = (
+        "biased low by construction (Gaussian entropy), so it shows no evidence of a gap and cannot certify"
+    )
+    assert f"is −0.141 ± 0.018 nats, {biased} its absence." in verdict(metrics, "short_run").evidence
+    found = verdict(metrics, "jensen")
+    assert f"Not binding: this KL is a lower estimate, {biased} its absence." in found.evidence
+    assert found.level == "info"

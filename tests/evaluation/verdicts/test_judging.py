@@ -1,0 +1,39 @@
+"""Which verdicts an evaluation gets: real models are called what they are, from numbers and from a file alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from sri_pyro.evaluation.export import finite
+from sri_pyro.evaluation.verdicts import judge
+from tests.evaluation.verdicts.helpers import MetricsOf
+
+
+def test_a_healthy_model_gets_no_bad_verdict(metrics_of: MetricsOf) -> None:
+    found = {each.topic: each for each in judge(metrics_of("healthy"))}
+    assert list(found) == ["likelihood", "code", "short_run", "rest", "aggregate", "jensen"]
+    assert {each.level for each in found.values()} <= {"good", "info"}, found
+    assert found["code"].headline.startswith("Not collapsed: the code holds about ")
+
+
+def test_a_language_model_has_no_code(metrics_of: MetricsOf) -> None:
+    found = judge(metrics_of("language_model"))
+    assert [each.headline for each in found] == [
+        "The likelihood is exact.",
+        "This model has no code: it is a language model.",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["healthy", "collapsed", "cold", "language_model"])
+def test_verdicts_read_the_file_as_they_read_the_numbers(kind: str, metrics_of: MetricsOf) -> None:
+    """In metrics.json a NaN is null; no verdict may depend on which of the two it sees."""
+    metrics = metrics_of(kind)
+    assert judge(finite(metrics)) == judge(metrics)
+
+
+def test_metrics_without_draws_are_judged_as_far_as_they_go(metrics_of: MetricsOf) -> None:
+    """An ``Evaluation.metrics`` on its own knows neither widths nor steps."""
+    metrics = metrics_of("healthy")
+    for name in ("posterior_spread_ratio", "short_run", "aggregate"):
+        del metrics[name]
+    assert [each.topic for each in judge(metrics)] == ["likelihood", "code", "jensen"]

@@ -1,0 +1,81 @@
+"""The verdict on log p(x) follows the weights, and advises what was not done already."""
+
+from __future__ import annotations
+
+import pytest
+
+from sri_pyro.evaluation.verdicts import likelihood_is_trusted
+from tests.evaluation.verdicts.helpers import Metrics, MetricsOf, verdict
+
+
+@pytest.mark.parametrize(
+    ("share_below", "failed", "level", "trusted"),
+    [(1.0, 0, "good", True), (0.95, 2, "caution", True), (0.85, 7, "bad", False)],
+)
+def test_the_likelihood_is_trusted_as_far_as_its_weights(
+    share_below: float, failed: int, level: str, trusted: bool, metrics_of: MetricsOf
+) -> None:
+    metrics = metrics_of("healthy")
+    metrics["khat"] |= {"share_below": share_below, "failed_sentences": failed}
+    assert verdict(metrics, "likelihood").level == level
+    assert likelihood_is_trusted(metrics) is trusted
+
+
+def test_other_ways_in_which_a_likelihood_is_wanting(metrics_of: MetricsOf) -> None:
+    few = metrics_of("healthy")
+    few["ess"]["median"] = 12.0
+    noisy = metrics_of("healthy")
+    noisy["perplexity"] |= {"log_se_sampling": 0.01, "log_se_monte_carlo": 0.02}
+    refused = metrics_of("healthy")
+    refused["perplexity"]["estimate"] = None
+    assert verdict(few, "likelihood").level == "caution"
+    assert "makes up 80.0% of the interval's variance" in verdict(noisy, "likelihood").evidence
+    assert verdict(noisy, "likelihood").level == "caution"
+    assert verdict(refused, "likelihood").headline == "There is no likelihood: the estimator refused."
+    assert not likelihood_is_trusted(refused)
+
+
+def with_estimator(metrics: Metrics, kind: str) -> Metrics:
+    configuration = {"evaluation": {"estimator": {"kind": kind}}}
+    return {**metrics, "provenance": {"configuration": configuration}}
+
+
+def test_a_refusal_says_how_many_sentences_and_why(metrics_of: MetricsOf) -> None:
+    """Of 48 sentences the mean NLL has 44: four were refused. The weights' tails are beside the point."""
+    metrics = with_estimator(metrics_of("healthy"), "jacobian")
+    metrics["perplexity"]["estimate"] = None
+    metrics["nll"]["num_samples"] = 44
+    metrics["khat"] |= {"share_below": 0.0, "failed_sentences": 48, "max": None}
+    found = verdict(metrics, "likelihood")
+    assert found.headline == "There is no likelihood: the estimator refused."
+    assert found.evidence.startswith(
+        "The estimator 'jacobian' refused on 4 of 48 sentences: steps of their runs fold"
+    )
+    assert "nan" not in found.evidence
+    assert "'gaussian'" in found.advice
+
+
+def test_too_few_draws_for_a_tail_are_not_called_a_heavy_tail(metrics_of: MetricsOf) -> None:
+    metrics = with_estimator(metrics_of("healthy"), "jacobian")
+    metrics["khat"] |= {"share_below": 0.0, "failed_sentences": 48, "max": None}
+    found = verdict(metrics, "likelihood")
+    assert found.evidence.startswith("k-hat cannot be fitted to so few draws")
+    assert "tails" not in found.evidence
+    assert "nan" not in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("gaussian", "Raise num_samples, or evaluate with the estimator 'annealed'."),
+        ("annealed", "Raise num_samples and temperatures of the estimator 'annealed'."),
+        ("jacobian", "Evaluate with the estimator 'gaussian' or 'annealed'; 'jacobian' is kept for comparison alone."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("share_below", [0.95, 0.5])
+def test_nobody_is_advised_to_do_what_was_done(
+    share_below: float, kind: str, advice: str, metrics_of: MetricsOf
+) -> None:
+    metrics = with_estimator(metrics_of("healthy"), kind)
+    metrics["khat"] |= {"share_below": share_below, "failed_sentences": 2}
+    assert verdict(metrics, "likelihood").advice.endswith(advice)
