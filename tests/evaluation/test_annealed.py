@@ -10,23 +10,16 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from sri_pyro.evaluation import AnnealedImportance, annealed, estimate_evidence
 from sri_pyro.evaluation.annealed import metropolis_leapfrog
 from sri_pyro.target import Target
-from sri_pyro.types import Draws, Progress
+from tests.evaluation.helpers import Forbidden
 from tests.oracles import EnumerableText, LinearGaussian, gate, quadrature, skewed, standard_normal_target
 
 pytestmark = pytest.mark.usefixtures("float64")
 KINDS = ["langevin", "hmc"]
-
-
-class Forbidden(nn.Module):
-    """An inference that must not be asked."""
-
-    def forward(self, target: Target, num_samples: int = 1, progress: Progress | None = None) -> Draws:
-        raise AssertionError("annealed importance sampling needs no inference")
 
 
 class Tempered:
