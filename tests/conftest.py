@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 
@@ -25,3 +26,10 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def empty_store() -> Iterator[None]:
+    """Hold Pyro's global parameter store empty, in which like-named parameters of two models are one."""
+    yield
+    assert not list(pyro.get_param_store().keys()), "something was written to Pyro's parameter store"
