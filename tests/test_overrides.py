@@ -1,0 +1,139 @@
+"""Overrides and the file and the preset: which wins, what gives way, and what is refused rather than dropped."""
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from sri_pyro.config import ConfigError, parse_config
+from sri_pyro.config.schema import keywords
+from sri_pyro.config.sections import SECTIONS
+from sri_pyro.config.settings import merged, overridden_config
+from sri_pyro.config.toml import dumps, override
+from tests.configurations import PCFG
+
+
+def test_overrides_win_over_the_file_which_wins_over_the_preset() -> None:
+    data = merged(PCFG, {"preset": "paper", "training": {"epochs": 5}, "inference": {"num_steps": 7}})
+    config = parse_config(data, ["training.epochs=9", "inference.integrator=lm", "preset=default"])
+    assert config.training.options["epochs"] == 9
+    assert config.inference.options["num_steps"] == 7
+    assert config.inference.options["integrator"].kind == "lm"
+    assert config.inference.options["step_schedule"].kind == "geometric"
+
+
+def test_another_kind_takes_the_place_of_the_presets_options() -> None:
+    """A merge by key alone would hand the LSTM's wiring to the GRU, which has none."""
+    config = parse_config(PCFG, ["model.decoder.kind=gru", "inference.noise.kind=constant"])
+    assert config.decoder.kind == "gru"
+    assert config.inference.options["noise"].plain() == {"kind": "constant", "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.decoder.hidden=16", "model.decoder.kind=gru"),
+        ("model.decoder.kind=gru", "model.decoder.hidden=16"),
+        ("model.decoder=gru", "model.decoder.hidden=16"),
+        ("model.decoder.hidden=16", "model.decoder=gru"),
+    ],
+)
+def test_an_option_and_a_kind_may_come_in_any_order_and_form(overrides: tuple[str, ...]) -> None:
+    """A merge that replaces tables as it goes gives hidden = 256, or trains an LSTM."""
+    config = parse_config(PCFG, overrides)
+    assert config.decoder.kind == "gru"
+    assert config.decoder.options["hidden"] == 16
+
+
+def test_short_forms_take_options_at_every_depth() -> None:
+    config = parse_config({}, ["data=text", "data.path=my.txt", "inference.step_schedule=constant",
+                               "inference.step_schedule.step_size=0.1"])  # fmt: skip
+    assert config.data.plain()["path"] == "my.txt"
+    assert config.inference.options["step_schedule"].plain() == {"kind": "constant", "step_size": 0.1}
+    assert parse_config({"data": "pcfg"}, ["data.num_train=40"]).data.options["num_train"] == 40
+
+
+def test_a_kind_that_does_not_change_keeps_the_options_of_the_file() -> None:
+    data = PCFG | {"model": {"decoder": {"kind": "lstm", "hidden": 16}}}
+    assert parse_config(data, ["model.decoder.kind=lstm"]).decoder.options["hidden"] == 16
+    assert parse_config(data, ["model.decoder.kind=gru"]).decoder.options["hidden"] == 16
+    assert parse_config(PCFG, ["data.kind=topic_hmm"]).data.options["num_train"] == 40
+
+
+@pytest.mark.parametrize(
+    ("data", "overrides"),
+    [
+        (PCFG | {"model": {"decoder": {"wiring": "cell"}}}, ["model.decoder.kind=gru"]),
+        (PCFG, ["model.decoder.wiring=cell", "model.decoder=gru"]),
+    ],
+)
+def test_what_the_user_said_is_refused_rather_than_dropped(
+    data: dict[str, Any], overrides: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data, overrides)
+    accepted = [
+        name
+        for name in keywords(SECTIONS["model.decoder"].entries["gru"])
+        if not name.endswith(("_dim", "_size"))
+    ]
+    assert str(caught.value) == (
+        f"decoder 'gru' has no option 'wiring'; it accepts: {', '.join(sorted(accepted))}"
+    )
+
+
+def test_another_source_does_not_drop_the_path_of_the_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"data": {"kind": "text", "path": "my.txt"}}, ["data.kind=pcfg"])
+    expected = "source 'pcfg' has no option 'path'; it accepts: num_test, num_train, num_valid, seed"
+    assert str(caught.value) == expected
+
+
+def test_a_finished_configuration_gives_way_as_a_preset_does() -> None:
+    """Its estimator's options are all written out: taken for the user's own, they would be refused."""
+    config = parse_config(PCFG, ["evaluation.estimator.num_samples=40", "evaluation.num_sentences=9"])
+    other = overridden_config(config, ["evaluation.estimator=annealed"])
+    assert other.evaluation.options["estimator"].kind == "annealed"
+    assert other.evaluation.options["num_sentences"] == 9
+    same = overridden_config(config, ["evaluation.estimator.inflation=1.3"])
+    assert same.evaluation.options["estimator"].options["num_samples"] == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("a.b=1e-3", {"a": {"b": 1e-3}}),
+        ("a.b = [1, 2]", {"a": {"b": [1, 2]}}),
+        ("a.b={kind = 'x'}", {"a": {"b": {"kind": "x"}}}),
+        ("a=true", {"a": True}),
+        ("a=some/file.txt", {"a": "some/file.txt"}),
+        ("a='3'", {"a": "3"}),
+        ("a=b=c", {"a": "b=c"}),
+    ],
+)
+def test_override_values_are_toml_or_bare_words(text: str, table: dict[str, Any]) -> None:
+    assert override(text) == table
+
+
+@pytest.mark.parametrize("text", ["epochs", "=3", "a..b=3", "a="])
+def test_override_without_key_or_value(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(text)
+    expected = f"--set wants section.option=value, for instance training.epochs=3; got '{text}'"
+    assert str(caught.value) == expected
+
+
+def test_override_with_broken_toml() -> None:
+    with pytest.raises(ConfigError, match=r"^--set step_sizes: \[1, is not a TOML value$"):
+        override("step_sizes=[1,")
+
+
+def test_toml_is_written_so_that_the_standard_library_reads_it_back() -> None:
+    data = {
+        "text": 'quotes " backslash \\ tab \t newline \n é ∇ \x7f',
+        "numbers": [1, -2.5, 1e-300, 1e22, 0.1],
+        "flags": {"on": True, "off": False},
+        "empty": {},
+        "odd key": {"a.b": [["x"], []]},
+    }
+    assert tomllib.loads(dumps(data)) == data
