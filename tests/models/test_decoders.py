@@ -1,6 +1,6 @@
 """Decoders against recurrences written by hand, float64 autograd, and complete enumeration.
 
-What every decoder in the table must obey is in ``test_contracts.py``; here is what one architecture says.
+What every decoder in the table must obey is in ``tests/contracts``; here is what one architecture says.
 """
 
 import itertools
