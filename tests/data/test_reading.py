@@ -1,16 +1,12 @@
 """Every way a file can be wrong, and the sentence that says so."""
 
 import gzip
-import re
 from pathlib import Path
 
 import pytest
 
 from sri_pyro.data import DataError, read_lines
-
-
-def sentence(text: str) -> str:
-    return f"^{re.escape(text)}$"
+from tests.oracles import sentence
 
 
 def test_plain_and_gzip_give_the_same_lines_and_only_newlines_end_them(tmp_path: Path) -> None:
