@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from sri_pyro.types import InferenceDropout
+
 Turn = Literal["on", "decay", "stop"]
 """What a validation leads to: go on as before, lower the learning rate, or stop early."""
 
@@ -31,7 +33,8 @@ class Training:
         checkpoint_every: Weight steps between checkpoints; one is written after every validation too.
         log_every: Weight steps between training records.
         num_samples: Chains per sentence for a weight step.
-        dropout_in_inference: Let the sampler see dropout; see ``LatentTextModel.target``.
+        inference_dropout: What inference sees of dropout: ``off``, ``shared`` or ``fresh``; see
+            ``LatentTextModel.target``.
 
     Raises:
         ValueError: If an option is out of range; every bad option is named.
@@ -49,7 +52,7 @@ class Training:
     checkpoint_every: int = 200
     log_every: int = 20
     num_samples: int = 1
-    dropout_in_inference: bool = False
+    inference_dropout: InferenceDropout = "off"
 
     def __post_init__(self) -> None:
         bad = [

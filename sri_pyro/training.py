@@ -16,7 +16,7 @@ from sri_pyro import checkpoint
 from sri_pyro.course import Course, Training
 from sri_pyro.history import History
 from sri_pyro.target import Objective, Target
-from sri_pyro.types import Batch, Progress
+from sri_pyro.types import Batch, InferenceDropout, Progress
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ MOST_SKIPPED_STEPS = 20
 class TextModel(Protocol):
     """What ``fit`` needs of a model, besides being a module."""
 
-    def target(self, batch: Batch, dropout_in_inference: bool = False) -> Target:
+    def target(self, batch: Batch, inference_dropout: InferenceDropout = "off") -> Target:
         """The log joint of a batch."""
         ...
 
@@ -201,7 +201,7 @@ def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequ
         group["lr"] = rate if rate is not None else group["lr"]
     model.train()
     make_target = cast("TextModel", model).target  # a Protocol cannot ask for a module
-    target = make_target(batch, options.dropout_in_inference)
+    target = make_target(batch, options.inference_dropout)
     draws = loop.inference(target, options.num_samples, progress)
     loop.optimizer.zero_grad(set_to_none=True)
     loss = objective(target, draws, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ EOS: Final = 3
 """Ends a sentence; predicted and counted."""
 SPECIAL_SYMBOLS: Final = ("<pad>", "<unk>", "<s>", "</s>")
 """The four reserved entries of a vocabulary, in the order of their ids."""
+
+InferenceDropout = Literal["off", "shared", "fresh"]
+"""What an inference sees of a decoder's dropout while weights are trained: none of it; the one draw that
+the weight step sees too; or another draw in every gradient."""
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,12 @@ def test_presets_say_what_their_sources_say(name: str) -> None:
         assert steps == pytest.approx([delta**2 / 2 for delta in deltas])
         assert inference.noise(None) == 0.2
         assert config.objective.kind == "trajectory"
-        assert config.training.options["dropout_in_inference"]
+        assert config.training.options["inference_dropout"] == "fresh"
     elif name == "paper":
         assert len(set(steps)) == 1
         assert inference.noise(None) == 1.0
         assert config.step_size.options["method"] == "grid"
-        assert not config.training.options["dropout_in_inference"]
+        assert config.training.options["inference_dropout"] == "off"
     else:
         assert first == "lm"
         assert steps == sorted(steps, reverse=True)  # the numbers are settled by measurement

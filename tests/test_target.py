@@ -202,9 +202,9 @@ def test_dropout_moves_the_weights_objective_but_never_the_chains_target(decoder
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_dropout_in_inference_is_a_choice(decoder: str) -> None:
+def test_fresh_dropout_in_inference_is_a_choice(decoder: str) -> None:
     model = model_of(decoder, dropout=0.5).train()
-    target, z = model.target(BATCH, dropout_in_inference=True), torch.randn(4, 3, 3)
+    target, z = model.target(BATCH, inference_dropout="fresh"), torch.randn(4, 3, 3)
     gradients = [target.value_and_grad(z).grad for _ in range(8)]
     assert any(not torch.equal(gradients[0], other) for other in gradients[1:])
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -91,10 +91,16 @@ class Part:
 
 @cache
 def keywords(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The named parameters of a constructor, their annotations resolved."""
-    parameters = inspect.signature(factory, eval_str=True).parameters.values()
+    """The named parameters of a constructor, their annotations resolved where each was written."""
+    # A field that a dataclass inherits is annotated in its parent's module, and only there do its names exist.
+    fields = is_dataclass(factory) or not inspect.isclass(factory)
+    hints = typing.get_type_hints(factory if fields else factory.__init__)
     flexible = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name: p for p in parameters if p.kind not in flexible}
+    return {
+        p.name: p.replace(annotation=hints.get(p.name, p.annotation))
+        for p in inspect.signature(factory).parameters.values()
+        if p.kind not in flexible
+    }
 
 
 class Reader:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pyro
 import torch
 from torch import Tensor, nn
 
 from sri_pyro.classic_svi import refuse_classic_svi
 from sri_pyro.models.decoders.base import Decoder
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks
 from sri_pyro.models.priors import Prior, StandardNormal
 from sri_pyro.target import AutogradLikelihood, Target
-from sri_pyro.types import Batch
+from sri_pyro.types import Batch, InferenceDropout
 
 
 class LatentTextModel(nn.Module):
@@ -58,14 +61,31 @@ class LatentTextModel(nn.Module):
             x: Tensor = pyro.sample("x", self.decoder(z, batch), obs=batch.tokens)
         return x
 
-    def target(self, batch: Batch, dropout_in_inference: bool = False) -> Target:
-        """The log joint of a batch at the current weights.
+    def target(self, batch: Batch, inference_dropout: InferenceDropout = "off") -> Target:
+        r"""The log joint of a batch at the current weights.
+
+        In eval mode there is no dropout, and the choice makes no difference.
 
         Args:
             batch: Tokens.
-            dropout_in_inference: Let the sampler see the decoder's dropout, with a fresh mask for every
-                gradient, as the authors' release does. Off by default: a moving target has no posterior.
+            inference_dropout: What the sampler sees of the decoder's dropout in training mode. ``off``:
+                nothing. ``shared``: masks m are drawn once, here, for inference and weight step alike, so
+                that the run samples :math:`p_m(z \mid x)` of the thinned network that learns from it, and
+                the learning rule climbs :math:`\mathbb{E}_m \log p_m(x)`, as dropout does without z.
+                ``fresh``: other masks in every gradient, as in the authors' release; a target that moves
+                has no posterior.
+
+        Raises:
+            ValueError: If the choice is none of the three.
         """
+        if inference_dropout not in get_args(InferenceDropout):
+            raise ValueError(
+                f"unknown inference_dropout {inference_dropout!r}; known: {', '.join(get_args(InferenceDropout))}."
+            )
+        shared = self.decoder.draw_masks(batch.tokens) if inference_dropout == "shared" else None
+        return self._target(batch, inference_dropout, shared)
+
+    def _target(self, batch: Batch, inference_dropout: InferenceDropout, shared: Masks | None) -> Target:
 
         def log_prior(z: Tensor) -> Tensor:
             # Built afresh on each call, so that every loss has a graph of its own.
@@ -73,7 +93,7 @@ class LatentTextModel(nn.Module):
             return log_prob
 
         def log_likelihood(z: Tensor) -> Tensor:
-            log_prob: Tensor = self.decoder(z, batch).log_prob(batch.tokens)
+            log_prob: Tensor = self.decoder(z, batch, shared).log_prob(batch.tokens)
             return log_prob
 
         def sample_prior(num_samples: int) -> Tensor:
@@ -81,8 +101,14 @@ class LatentTextModel(nn.Module):
                 z: Tensor = self.prior().sample((num_samples, len(batch)))
             return z
 
-        fast = None if dropout_in_inference else self.decoder.condition(batch)
-        module = None if dropout_in_inference else self.decoder
+        def select(rows: Tensor) -> Target:
+            part = batch.select(rows)
+            masks = None if shared is None else shared.select(rows, part.tokens.shape[1])
+            return self._target(part, inference_dropout, masks)
+
+        moving = inference_dropout == "fresh"
+        fast = None if moving else self.decoder.condition(batch, shared or NOTHING_DROPPED)
+        module = None if moving else self.decoder
         return Target(
             log_prior=log_prior,
             log_likelihood=log_likelihood,
@@ -91,7 +117,7 @@ class LatentTextModel(nn.Module):
             dim=self.prior.dim,
             batch=batch,
             module=module,
-            select=lambda rows: self.target(batch.select(rows), dropout_in_inference),
+            select=select,
             conditioned=fast or AutogradLikelihood(log_likelihood, module),
         )
 

@@ -147,7 +147,7 @@ def test_unusable_text(
         ("inference.step_schedule.first=-0.1",
          "{file}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
         ("training.epoch=3", "{file}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
-                             "clip_norm, decay, decay_factor, dropout_in_inference, epochs, learning_rate, "
+                             "clip_norm, decay, decay_factor, epochs, inference_dropout, learning_rate, "
                              "log_every, max_decays, num_samples, optimizer, patience, validate_every. Did you "
                              "mean 'epochs'?"),
         ("device=cuda:9", "there is no device 'cuda:9' here; available: cpu"),

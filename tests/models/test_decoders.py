@@ -292,7 +292,7 @@ def test_word_dropout_replaces_inputs_only() -> None:
     """At a rate of almost one every input is the unknown word, BOS excepted or not; targets stay."""
     decoder = built(LSTMDecoder, word_dropout=0.999999).train()
     z = torch.randn(1, 3)
-    found = decoder.token_log_probs(z, TOKENS[:1])
+    found = decoder.token_log_probs(z, TOKENS[:1], decoder.draw_masks(TOKENS[:1]))
     state, before, expected = decoder.begin(z), BOS, []
     for token in TOKENS[0].tolist():
         logits, state = decoder.advance(torch.tensor([before]), z, state)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, factors, times
 from sri_pyro.types import PAD
 
 
@@ -46,18 +46,27 @@ class BagOfWordsDecoder(Decoder):
         self.hidden = nn.Linear(latent_dim, hidden) if latent_dim else None
         self.output = nn.Linear(hidden, vocab_size)
 
+    def draw_masks(self, tokens: Tensor) -> Masks:
+        """Dropout of the hidden layer, shape [N, H]."""
+        if not self.training:
+            return NOTHING_DROPPED
+        shape = (len(tokens), self.output.in_features)
+        return Masks(states=factors(shape, self.dropout, self.output.weight))
+
     def begin(self, z: Tensor) -> Tensor:
         """The logits of every token, [N, V]."""
+        return self._logits(z, NOTHING_DROPPED)
+
+    def _logits(self, z: Tensor, masks: Masks) -> Tensor:
         if self.hidden is None:  # without z: one law of words, whatever the sentence
             return self.predict(self.output, z.new_zeros(len(z), self.output.in_features))
-        hidden = F.dropout(torch.tanh(self.hidden(z)), self.dropout, self.training)
-        return self.predict(self.output, hidden)
+        return self.predict(self.output, times(torch.tanh(self.hidden(z)), masks.states))
 
     def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
         """The same logits again."""
         return state, state
 
-    def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
+    def token_log_probs(self, z: Tensor, tokens: Tensor, masks: Masks = NOTHING_DROPPED) -> Tensor:
         """Log-probabilities of the tokens, shape [N, T]."""
-        log_probs = torch.log_softmax(self.begin(z), -1).gather(-1, tokens)
+        log_probs = torch.log_softmax(self._logits(z, masks), -1).gather(-1, tokens)
         return torch.where(tokens == PAD, 0.0, log_probs)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, Thinned
 from sri_pyro.models.decoders.inputs import require_tokens
 from sri_pyro.models.sequences import Strategy, TokenSequence
 from sri_pyro.target import ConditionedLikelihood, evaluating
@@ -23,7 +24,8 @@ class Decoder(nn.Module, ABC):
     r"""An autoregressive likelihood :math:`p_\theta(x \mid z) = \prod_t p_\theta(x_t \mid x_{<t}, z)`.
 
     A leaf says how tokens are scored under teacher forcing (``token_log_probs``) and how a sentence is
-    continued (``begin``, ``advance``). It may add an exact fast route (``condition``).
+    continued (``begin``, ``advance``). It may add dropout (``draw_masks``) and an exact fast route
+    (``condition``). All that is random in training is in the masks: given them, a score is a function.
 
     Args:
         vocab_size: V, the special symbols included.
@@ -58,13 +60,18 @@ class Decoder(nn.Module, ABC):
         bias = self.unpredictable if output.bias is None else output.bias + self.unpredictable
         return F.linear(hidden, output.weight, bias)
 
+    def draw_masks(self, tokens: Tensor) -> Masks:
+        """Dropout for one pass over tokens [N, T]; nothing is dropped in eval mode, or without a rate."""
+        return NOTHING_DROPPED
+
     @abstractmethod
-    def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
+    def token_log_probs(self, z: Tensor, tokens: Tensor, masks: Masks = NOTHING_DROPPED) -> Tensor:
         """Log-probability of every token given those before it and z, in nats, 0 at ``PAD``.
 
         Args:
             z: Codes, shape [N, D].
             tokens: Ids, shape [N, T].
+            masks: Dropout, drawn for these tokens.
 
         Returns:
             Shape [N, T].
@@ -78,23 +85,27 @@ class Decoder(nn.Module, ABC):
     def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits [N, V] of the token after ``token`` [N], and the state after it."""
 
-    def condition(self, batch: Batch) -> ConditionedLikelihood | None:
+    def condition(self, batch: Batch, masks: Masks = NOTHING_DROPPED) -> ConditionedLikelihood | None:
         """An exact fast route to log p(x | z) and its z-gradient for one batch; None if there is none.
 
         A decoder that has one computes here, once per batch, all that does not depend on z. The route
-        never has dropout and never touches a weight's gradient.
+        has no dropout but the masks given, whatever the mode, and never touches a weight's gradient.
         """
         return None
 
-    def forward(self, z: Tensor, batch: Batch | None = None) -> TokenSequence:
-        """p(x | z) for codes of shape [..., D]; samples are as long as the batch, or ``max_length``."""
-        length = self.max_length if batch is None else batch.tokens.shape[1]
-        return TokenSequence(self, z, length)
+    def forward(self, z: Tensor, batch: Batch | None = None, masks: Masks | None = None) -> TokenSequence:
+        """p(x | z) for codes of shape [..., D]; samples are as long as the batch, or ``max_length``.
 
-    def log_likelihood(self, z: Tensor, tokens: Tensor) -> Tensor:
+        With masks, drawn for the batch, every score is made under these; without, each draws its own.
+        """
+        length = self.max_length if batch is None else batch.tokens.shape[1]
+        return TokenSequence(self if masks is None else Thinned(self, masks), z, length)
+
+    def log_likelihood(self, z: Tensor, tokens: Tensor, masks: Masks | None = None) -> Tensor:
         """Log p(tokens | z) in nats: z [..., D] and tokens [..., T] broadcast to [...].
 
-        In training mode dropout is active; see ``Target`` for the route that inference takes.
+        In training mode dropout is drawn afresh in each call, for every row its own, unless masks of the
+        last batch axis are given, which the axes before it share. See ``Target`` for what inference sees.
 
         Raises:
             ValueError: If an id lies outside the vocabulary.
@@ -108,7 +119,12 @@ class Decoder(nn.Module, ABC):
         shape = torch.Size(np.broadcast_shapes(z.shape[:-1], tokens.shape[:-1]))
         z = z.expand(*shape, z.shape[-1]).reshape(shape.numel(), z.shape[-1])
         tokens = tokens.expand(*shape, tokens.shape[-1]).reshape(-1, tokens.shape[-1])
-        return self.token_log_probs(z, tokens).sum(-1).reshape(shape)
+        if masks is None:
+            masks = self.draw_masks(tokens)
+        elif len(shape) > 1:
+            rows = torch.arange(shape[-1], device=z.device).repeat(shape[:-1].numel())
+            masks = masks.select(rows, tokens.shape[-1])
+        return self.token_log_probs(z, tokens, masks).sum(-1).reshape(shape)
 
     @torch.no_grad()
     def generate(self, z: Tensor, max_length: int | None = None, strategy: Strategy | None = None) -> Tensor:

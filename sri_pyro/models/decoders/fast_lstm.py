@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
 from sri_pyro.models.decoders.inputs import require_tokens, shifted
 from sri_pyro.types import PAD, Batch
 
@@ -73,10 +74,11 @@ class ConditionedLSTM:
     target_bias_N: Tensor
     output_weight_VH: Tensor
     output_bias_V: Tensor
+    state_mask_NH: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
-    def build(cls, decoder: LSTMDecoder, batch: Batch) -> ConditionedLSTM:
+    def build(cls, decoder: LSTMDecoder, batch: Batch, masks: Masks = NOTHING_DROPPED) -> ConditionedLSTM:
         """Everything that does not depend on z: token-side gate inputs and target rows."""
         cell, output = decoder.cell, decoder.output
         weights = {name: parameter.detach() for name, parameter in cell.named_parameters()}
@@ -84,9 +86,10 @@ class ConditionedLSTM:
         require_tokens(batch.tokens, decoder.vocab_size)
         width = decoder.embedding.embedding_dim
         tokens_TB = batch.tokens.T
-        words = decoder.embedding(shifted(batch.tokens).T)
+        words_BTE = times(decoder.embedding(masks.read(shifted(batch.tokens))), masks.words)
         input_weight = weights["weight_ih_l0"]
-        gates = words @ input_weight[:, :width].T + weights["bias_ih_l0"] + weights["bias_hh_l0"]
+        gates = words_BTE.transpose(0, 1) @ input_weight[:, :width].T
+        gates += weights["bias_ih_l0"] + weights["bias_hh_l0"]
         real = tokens_TB != PAD
         targets = tokens_TB[real]
         hidden = cell.hidden_size
@@ -96,14 +99,15 @@ class ConditionedLSTM:
             token_gates_TGB=gates.mT.contiguous(),
             recurrent_GH=weights["weight_hh_l0"],
             code_to_gates_GD=input_weight[:, width:].contiguous(),
-            code_to_start_HD=words.new_zeros(hidden, 0) if start is None else start.weight.detach(),
-            start_bias_H=words.new_zeros(hidden) if start_bias is None else start_bias,
+            code_to_start_HD=gates.new_zeros(hidden, 0) if start is None else start.weight.detach(),
+            start_bias_H=gates.new_zeros(hidden) if start_bias is None else start_bias,
             hidden_wiring=decoder.wiring == "hidden",
             real_TB=real,
             target_weight_NH=output.weight.detach()[targets],
             target_bias_N=bias[targets],
             output_weight_VH=output.weight.detach(),
             output_bias_V=bias,
+            state_mask_NH=None if masks.states is None else masks.states.transpose(0, 1)[real],
         )
 
     @torch.no_grad()
@@ -151,14 +155,15 @@ class ConditionedLSTM:
         """Log-likelihoods [S, B] and their gradient in the hidden states [T, H, N]."""
         length, units, columns = hidden_THN.shape
         by_token = hidden_THN.view(length, units, num_draws, -1).permute(0, 3, 2, 1)
-        rows = by_token[self.real_TB]  # [real tokens, S, H]
+        mask = None if self.state_mask_NH is None else self.state_mask_NH[:, None]
+        rows = times(by_token[self.real_TB], mask)  # [real tokens, S, H]
         flat = rows.reshape(-1, units)
         mean_weight, normaliser = vocabulary_attention(flat, self.output_weight_VH, self.output_bias_V)
         logit = torch.einsum("nsh,nh->ns", rows, self.target_weight_NH) + self.target_bias_N[:, None]
         log_probs = rows.new_zeros(length, by_token.shape[1], num_draws)
         log_probs[self.real_TB] = logit - normaliser.view(-1, num_draws)
         grad = rows.new_zeros(by_token.shape)
-        grad[self.real_TB] = self.target_weight_NH[:, None] - mean_weight.view(rows.shape)
+        grad[self.real_TB] = times(self.target_weight_NH[:, None] - mean_weight.view(rows.shape), mask)
         return log_probs.sum(0).T, grad.permute(0, 3, 2, 1).reshape(length, units, columns)
 
     def _backward(

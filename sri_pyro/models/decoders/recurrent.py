@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, factors, times
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
-from sri_pyro.models.decoders.inputs import drop_words, shifted
+from sri_pyro.models.decoders.inputs import shifted
 from sri_pyro.target import ConditionedLikelihood
 from sri_pyro.types import PAD, Batch
 
@@ -56,15 +57,24 @@ class RecurrentDecoder(Decoder):
         self.cell = cell(embedding + latent_dim, hidden, batch_first=True)
         self.output = nn.Linear(hidden, vocab_size, bias=output_bias)
 
-    def token_log_probs(self, z: Tensor, tokens: Tensor) -> Tensor:
+    def draw_masks(self, tokens: Tensor) -> Masks:
+        """Dropout of words, of their embeddings and of hidden states."""
+        if not self.training:
+            return NOTHING_DROPPED
+        weight = self.embedding.weight
+        unread = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+        return Masks(
+            unread=unread if self.word_dropout else None,
+            words=factors((*tokens.shape, self.embedding.embedding_dim), self.dropout, weight),
+            states=factors((*tokens.shape, self.cell.hidden_size), self.dropout, weight),
+        )
+
+    def token_log_probs(self, z: Tensor, tokens: Tensor, masks: Masks = NOTHING_DROPPED) -> Tensor:
         """Teacher-forced log-probabilities, shape [N, T]; the vocabulary is met at real tokens only."""
-        inputs = shifted(tokens)
-        if self.training and self.word_dropout:
-            inputs = drop_words(inputs, self.word_dropout)
-        words = F.dropout(self.embedding(inputs), self.dropout, self.training)
+        words = times(self.embedding(masks.read(shifted(tokens))), masks.words)
         codes = z[:, None].expand(-1, tokens.shape[1], -1)
         states, _ = self.cell(torch.cat([words, codes], -1), self.begin(z))
-        states = F.dropout(states, self.dropout, self.training)
+        states = times(states, masks.states)
         real = tokens != PAD
         logits = self.predict(self.output, states[real])
         log_probs = z.new_zeros(tokens.shape)
@@ -138,9 +148,9 @@ class LSTMDecoder(RecurrentDecoder):
             return state, torch.zeros_like(state)
         return torch.tanh(state), state
 
-    def condition(self, batch: Batch) -> ConditionedLikelihood:
+    def condition(self, batch: Batch, masks: Masks = NOTHING_DROPPED) -> ConditionedLikelihood:
         """The explicit gradient with the softmax as attention; equal to autograd."""
-        return ConditionedLSTM.build(self, batch)
+        return ConditionedLSTM.build(self, batch, masks)
 
 
 class GRUDecoder(RecurrentDecoder):
