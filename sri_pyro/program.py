@@ -123,7 +123,7 @@ def target_from_program(
     with torch.no_grad(), evaluating(module), poutine.block(), pyro.validation_enabled(True):
         nodes = poutine.trace(run).get_trace().nodes.values()
         messages = [message for message in nodes if message["type"] == "sample" and counts(message)]
-        evaluate = _Program(run, *layout(messages, plate))
+        evaluate = _Program(run, module, *layout(messages, plate))
         _require_row_wise(evaluate, like=next(m["value"] for m in messages if not m["is_observed"]))
     return ProgramTarget(
         log_prior=evaluate.log_prior,
@@ -142,8 +142,15 @@ def target_from_program(
 class _Program:
     """A program with known sites, evaluated at coordinates instead of at its own draws."""
 
-    def __init__(self, run: Callable[[], Any], plate: PlateFrame, sites: tuple[LatentSite, ...]) -> None:
+    def __init__(
+        self,
+        run: Callable[[], Any],
+        module: nn.Module | None,
+        plate: PlateFrame,
+        sites: tuple[LatentSite, ...],
+    ) -> None:
         self.run = run
+        self.module = module
         self.plate = plate
         self.sites = sites
         self.depth = len(sites[0].batch_shape)
@@ -183,7 +190,7 @@ class _Program:
             transform = biject_to(fn.support)
             return Placed(value, transform.inv(value), transform, self.depth)
 
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.module):
             placed = self._session(draw, only_latents=True).placed
             coordinates = [
                 placed[site.name].coordinates.movedim(self.plate.dim - len(site.unconstrained_shape), 1)

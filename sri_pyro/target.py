@@ -86,7 +86,8 @@ class Target:
         dim: D.
         batch: Tokens and example ids, which encoders and persistent chains need; None for programs
             that are not about text.
-        module: Held in eval mode while second derivatives are taken; None leaves modes alone.
+        module: All that the two log-densities depend on, held in eval mode while inference looks at them,
+            so that no dropout moves the target, be it in the prior; None leaves modes alone.
         select: Maps sentence indices to the target of those alone; None where a target cannot be cut.
         conditioned: log p(x | z) for inference: a decoder's exact fast route, or autograd.
     """
@@ -120,7 +121,7 @@ class Target:
 
     def value(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(z) and log p(x | z) in nats, each [S, B], without a graph and without dropout."""
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.module):
             return self.log_prior(z), self.conditioned.value(z)
 
     def value_and_grad(self, z: Tensor, likelihood_power: float | Tensor = 1.0) -> JointGradient:
@@ -133,8 +134,9 @@ class Target:
         Raises:
             RuntimeError: Under ``torch.inference_mode()``, where no gradient can be taken.
         """
-        log_prior, grad_prior = value_and_gradient(self.log_prior, z)
-        log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
+        with evaluating(self.module):
+            log_prior, grad_prior = value_and_gradient(self.log_prior, z)
+            log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
         grad = grad_prior + likelihood_power * grad_likelihood
         return JointGradient(log_prior, log_likelihood, grad)
 

@@ -38,7 +38,7 @@ class Batch:
             noise find their own by it.
 
     Raises:
-        ValueError: If the shapes disagree or a token id is negative.
+        ValueError: If the shapes disagree, a token id is negative, or a row is no such row.
 
     Example:
         >>> batch = Batch(torch.tensor([[7, 5, EOS], [9, EOS, PAD]]))
@@ -57,6 +57,12 @@ class Batch:
             )
         if self.tokens.numel() and int(self.tokens.min()) < 0:
             raise ValueError(f"token ids must not be negative; got {int(self.tokens.min())}.")
+        if bool((malformed := _malformed(self.tokens)).any()):
+            row = int(malformed.nonzero()[0])
+            raise ValueError(
+                f"row {row} of tokens is {self.tokens[row].tolist()}; a row needs at least one token, nothing "
+                f"but PAD = {PAD} after EOS = {EOS}, and no PAD before its end."
+            )
         if self.ids is None:
             ids = torch.arange(len(self.tokens), device=self.tokens.device)
             object.__setattr__(self, "ids", ids)
@@ -88,6 +94,15 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(self.tokens.to(device), self.ids.to(device))
+
+
+def _malformed(tokens: Tensor) -> Tensor:
+    """Which rows [B] are empty, go on after their end or have a gap; decoders would score them all the same."""
+    if not tokens.shape[1]:
+        return torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    real = tokens != PAD
+    resumed = real[:, 1:] & (~real[:, :-1] | (tokens[:, :-1] == EOS))
+    return ~real[:, 0] | resumed.any(-1)
 
 
 @dataclass(frozen=True)

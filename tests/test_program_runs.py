@@ -116,6 +116,36 @@ def test_a_module_is_in_eval_mode_for_chains_and_in_its_own_mode_for_training() 
         target_from_program(lambda x: net(x), (torch.randn(4, 3),))
 
 
+def test_dropout_on_the_way_from_one_latent_to_another_moves_no_chain() -> None:
+    """It stands in the prior, which inference must see in eval mode as well as the likelihood."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))
+
+        def forward(self, x: Tensor) -> None:
+            with pyro.plate("rows", len(x)):
+                a = pyro.sample("a", dist.Normal(torch.zeros(()), 1.0))
+                b = pyro.sample("b", dist.Normal(self.layer(a[..., None])[..., 0], 1.0))
+                pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    net = Net().eval()
+    target = target_from_program(net, (torch.randn(4),))
+    z = target.sample_prior(3)
+    calm = target.value_and_grad(z)
+    torch.manual_seed(1)
+    drawn = target.sample_prior(3)
+    net.train()
+    assert any(not torch.equal(target.log_prior(z), target.log_prior(z)) for _ in range(8))
+    for _ in range(8):
+        for ours, theirs in zip(target.value_and_grad(z), calm, strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(target.value(z)[0], calm.log_prior)
+        torch.manual_seed(1)
+        assert torch.equal(target.sample_prior(3), drawn)
+
+
 def test_validation_is_off_while_chains_run_and_as_it_was_afterwards() -> None:
     seen = []
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pyro.distributions import Distribution, Normal
 from torch import Tensor
 
 from sri_pyro.models import DECODERS, PRIORS, GRUDecoder, LatentTextModel, LSTMDecoder, StandardNormal
@@ -199,6 +200,51 @@ def test_dropout_moves_the_weights_objective_but_never_the_chains_target(decoder
     curvature = target.hessian(z)
     assert torch.equal(curvature, target.hessian(z))
     assert all(module.training for module in model.modules())
+
+
+class DroppingPrior(StandardNormal):
+    """A prior whose mean comes out of dropout; users may write such a thing."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=3)
+        self.mean = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
+
+    def forward(self) -> Distribution:
+        return Normal(self.mean(torch.ones(3)), 1.0).to_event(1)
+
+
+def test_dropout_of_a_prior_never_moves_the_chains_target() -> None:
+    model = LatentTextModel(DroppingPrior(), DECODERS["lstm"](vocab_size=8, latent_dim=3, hidden=5))
+    z, calm = torch.randn(4, 3, 3), model.eval().target(BATCH)
+    target = model.train().target(BATCH)
+    assert any(not torch.equal(target.log_prior(z), target.log_prior(z)) for _ in range(8))
+    for _ in range(5):
+        for ours, theirs in zip(target.value_and_grad(z), calm.value_and_grad(z), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+        assert torch.equal(target.value(z)[0], calm.value(z)[0])
+        torch.manual_seed(0)
+        drawn = target.sample_prior(5)
+        torch.manual_seed(0)
+        assert torch.equal(drawn, calm.sample_prior(5))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+def test_a_target_serves_the_weights_it_was_made_with_and_no_others(optimizer: type) -> None:
+    """Half of the fast route is copied, half a view: a mixture of old and new weights would go unseen."""
+    model = model_of("lstm")
+    target, z = model.target(BATCH), torch.randn(4, 3, 3)
+    before = target.value(z)[1]
+    (-target.log_likelihood(z)).mean().backward()
+    assert torch.equal(target.value(z)[1], before)  # a gradient changes nothing yet
+    optimizer(model.parameters(), lr=0.1).step()
+    changed = sentence(
+        "the decoder's weights have changed since this target was made; make another with "
+        "model.target(batch) after each weight step."
+    )
+    for ask in (target.value, target.value_and_grad):
+        with pytest.raises(RuntimeError, match=changed):
+            ask(z)
+    assert not torch.allclose(model.target(BATCH).value(z)[1], before)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

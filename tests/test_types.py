@@ -54,6 +54,19 @@ def test_negative_token_ids_are_refused() -> None:
         Batch(torch.tensor([[-1, EOS]]))
 
 
+@pytest.mark.parametrize("row", [[0, 0, 0], [5, 0, 3], [0, 5, 3], [5, 3, 5], [3, 3, 0]])
+def test_rows_that_are_no_sentences_are_refused(row: list[int]) -> None:
+    """Empty, a gap, or more after the end: decoders would give such rows a probability all the same."""
+    message = (
+        f"row 1 of tokens is {row}; a row needs at least one token, nothing but PAD = 0 after EOS = 3, and no "
+        "PAD before its end."
+    )
+    with pytest.raises(ValueError, match=sentence(message)):
+        Batch(torch.tensor([[5, 6, EOS], row]))
+    assert len(Batch(torch.tensor([[5, 6, 7], [5, 6, EOS], [EOS, 0, 0]]))) == 3  # a prefix is one
+    assert len(Batch(torch.zeros(0, 3, dtype=torch.int64))) == 0
+
+
 def test_draws_know_their_number_and_can_leave_their_graph() -> None:
     z = torch.randn(5, 2, 3, requires_grad=True)
     draws = Draws(z, log_q=z.sum(-1), info={"energy": torch.zeros(5, 2)})

@@ -16,6 +16,12 @@ log = logging.getLogger(__name__)
 
 FAR = 1e3
 """A coordinate this far from the origin has left every posterior there is; the chain diverges."""
+FALL = 30.0
+"""Nats by which, besides one for each coordinate, the log joint may fall along a run; beyond, the chain diverges.
+
+From a draw of the prior to one of the posterior the log joint rises, and where x says nothing it changes by the
+difference of two halves of chi-squares, each of D degrees of freedom. That it falls by D + 30 has a probability
+below exp(-27) for every D (Chernoff's bound)."""
 MOST_HALVINGS = 20
 
 
@@ -25,8 +31,9 @@ class ShortRunLangevin(nn.Module):
     All S x B chains run as one batch and do not interact. The law of :math:`z_K` has no closed density, so
     ``log_q`` is None. The step sizes are a schedule times the buffer ``step_scale``, which tuning moves.
 
-    A chain that leaves every bounded region, or meets a value that is not finite, is a divergence: the
-    event is logged, the steps are halved and the run starts again. In training the halving stays.
+    A chain that falls in its log joint as no sampler does, leaves every bounded region, or meets a value that
+    is not finite, is a divergence: the event is logged, the steps are halved and the run starts again. In
+    training the halving stays, and a tuner may raise the scale again.
 
     Args:
         num_steps: K.
@@ -95,11 +102,12 @@ class ShortRunLangevin(nn.Module):
         for halvings in range(MOST_HALVINGS):
             steps = [0.5**halvings * step for step in self.step_sizes()]
             draws = self._run(target, num_samples, steps, noise_scale)
-            bad = diverged(draws)
+            log_joint = draws.info["log_joint"]
             if progress is None:
                 # In training the loss looks at the end point; here nothing else does.
                 log_prior, log_likelihood = target.value(draws.z)
-                bad |= ~(log_prior + log_likelihood).isfinite()
+                log_joint = torch.cat([log_joint, (log_prior + log_likelihood)[..., None]], -1)
+            bad = diverged(draws.z, log_joint)
             if not bool(bad.any()):
                 if halvings and progress is not None:
                     self.step_scale.mul_(0.5**halvings)
@@ -147,10 +155,16 @@ class PriorDraws(nn.Module):
             return Draws(z, log_q=target.log_prior(z))
 
 
-def diverged(draws: Draws) -> Tensor:
-    """Which chains ended beyond reason, or met a value that is not finite, shape [S, B]."""
-    inside = (draws.z.abs() < FAR).all(-1)  # False for NaN too
-    return ~(inside & draws.info["log_joint"].isfinite().all(-1))
+def diverged(z: Tensor, log_joint: Tensor) -> Tensor:
+    """Which chains ended beyond reason, met a value that is not finite, or fell, shape [S, B].
+
+    Args:
+        z: Where chains end, shape [S, B, D].
+        log_joint: log p(x, z) along the run, nats, the start first, shape [S, B, positions].
+    """
+    inside = (z.abs() < FAR).all(-1)  # False for NaN too
+    fall = log_joint[..., 0] - log_joint[..., -1]
+    return ~(inside & log_joint.isfinite().all(-1) & (fall < z.shape[-1] + FALL))
 
 
 class _Trace:

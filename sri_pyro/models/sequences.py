@@ -67,7 +67,8 @@ class Strategy:
         logits[:, [PAD, BOS]] = -torch.inf
         if self.temperature == 0:
             return logits.argmax(-1)
-        probs = torch.softmax(logits / self.temperature, -1)
+        # The largest logit is taken off first: it could be infinite at a temperature near 0.
+        probs = torch.softmax((logits - logits.amax(-1, keepdim=True)) / self.temperature, -1)
         if self.top_p < 1:
             ordered, index = probs.sort(dim=-1, descending=True)
             before = ordered.cumsum(-1) - ordered

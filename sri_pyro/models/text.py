@@ -12,7 +12,7 @@ from sri_pyro.classic_svi import refuse_classic_svi
 from sri_pyro.models.decoders.base import Decoder
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks
 from sri_pyro.models.priors import Prior, StandardNormal
-from sri_pyro.target import AutogradLikelihood, Target
+from sri_pyro.target import AutogradLikelihood, Target, evaluating
 from sri_pyro.types import Batch, InferenceDropout
 
 
@@ -97,7 +97,7 @@ class LatentTextModel(nn.Module):
             return log_prob
 
         def sample_prior(num_samples: int) -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self.prior):
                 z: Tensor = self.prior().sample((num_samples, len(batch)))
             return z
 
@@ -108,7 +108,7 @@ class LatentTextModel(nn.Module):
 
         moving = inference_dropout == "fresh"
         fast = None if moving else self.decoder.condition(batch, shared or NOTHING_DROPPED)
-        module = None if moving else self.decoder
+        module = None if moving else self
         return Target(
             log_prior=log_prior,
             log_likelihood=log_likelihood,

@@ -256,6 +256,15 @@ def test_fast_route_never_drops_out_and_touches_no_weight() -> None:
     assert decoder.training
 
 
+def test_fused_softmax_of_no_row_is_nothing() -> None:
+    """The fused kernel divides by the number of rows: with none the process would die of SIGFPE."""
+    from sri_pyro.models.decoders.fast_lstm import vocabulary_attention
+
+    mean, normaliser = vocabulary_attention(torch.zeros(0, 5), torch.randn(8, 5), torch.randn(8))
+    assert mean.shape == (0, 5)
+    assert normaliser.shape == (0,)
+
+
 def test_fast_route_is_built_from_the_weights_of_now() -> None:
     decoder, z = built(LSTMDecoder), torch.randn(2, 4, 3)
     before = decoder.condition(Batch(TOKENS)).value(z)

@@ -159,6 +159,12 @@ def test_choice_follows_the_exact_next_token_law(how: str) -> None:
             assert p_value(tokens, by_hand(row, Strategy(temperature=0.8))) < 1e-12
 
 
+def test_a_temperature_near_zero_is_greedy() -> None:
+    """Logits over such a number are infinite, and the law of one that is would be NaN."""
+    logits = 1.5 * torch.randn(200, 9)
+    assert torch.equal(Strategy(temperature=1e-300).choose(logits), Strategy.greedy().choose(logits))
+
+
 def test_nucleus_is_the_smallest_set_that_reaches_its_share() -> None:
     """Probabilities 0.5, 0.3, 0.2: a share of 0.5 keeps one token, 0.6 two, 0.81 three."""
     logits = torch.full((9,), -math.inf)

@@ -11,6 +11,7 @@ matrices are (features, S B), so that weights multiply from the left.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,10 @@ def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tup
     Returns:
         :math:`\bar w`, shape [N, H], and :math:`\ell`, shape [N].
     """
+    if not len(h_NH):
+        return torch.zeros_like(h_NH), h_NH.new_zeros(
+            0
+        )  # the fused kernel would divide by the number of rows
     if h_NH.device.type == "cpu":
         # The fused CPU kernel gives the log-normaliser along with the mean; the public wrapper drops it.
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -56,11 +61,20 @@ def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tup
     return torch.cat(means), torch.cat(normalisers)
 
 
+def versions(weights: Iterable[Tensor]) -> tuple[int, ...]:
+    """How often each weight was changed in place, as far as PyTorch counts.
+
+    Fused optimisers on the CPU are not counted (PyTorch 2.13), nor weights made under inference mode.
+    """
+    return tuple(0 if weight.is_inference() else weight._version for weight in weights)
+
+
 @dataclass(frozen=True)
 class ConditionedLSTM:
     """One batch's log p(x | z) as a function of z alone; ``build`` makes it from a decoder.
 
-    Gate rows are in PyTorch's order: input, forget, cell, output.
+    Gate rows are in PyTorch's order: input, forget, cell, output. Some weights are copied here and others
+    are not, so that it serves the weights it was built from and refuses once they have changed.
     """
 
     token_gates_TGB: Tensor
@@ -75,6 +89,8 @@ class ConditionedLSTM:
     output_weight_VH: Tensor
     output_bias_V: Tensor
     state_mask_NH: Tensor | None = None
+    weights: tuple[Tensor, ...] = ()
+    versions: tuple[int, ...] = ()
 
     @classmethod
     @torch.no_grad()
@@ -107,12 +123,15 @@ class ConditionedLSTM:
             target_bias_N=bias[targets],
             output_weight_VH=output.weight.detach(),
             output_bias_V=bias,
+            weights=tuple(decoder.parameters()),
+            versions=versions(decoder.parameters()),
             state_mask_NH=None if masks.states is None else masks.states.transpose(0, 1)[real],
         )
 
     @torch.no_grad()
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
+        self._require_same_weights()
         hidden, _ = self._forward(z, keep=False)
         log_probs, _ = self._score(hidden, z.shape[0])
         return log_probs
@@ -120,9 +139,17 @@ class ConditionedLSTM:
     @torch.no_grad()
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]."""
+        self._require_same_weights()
         hidden, saved = self._forward(z, keep=True)
         log_probs, hidden_grad = self._score(hidden, z.shape[0])
         return log_probs, self._backward(hidden_grad, saved, z.shape)
+
+    def _require_same_weights(self) -> None:
+        if versions(self.weights) != self.versions:
+            raise RuntimeError(
+                "the decoder's weights have changed since this target was made; make another with "
+                "model.target(batch) after each weight step."
+            )
 
     def _start(self, z_DN: Tensor) -> tuple[Tensor, Tensor]:
         state = torch.addmm(self.start_bias_H[:, None], self.code_to_start_HD, z_DN)
