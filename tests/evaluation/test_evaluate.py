@@ -29,6 +29,7 @@ from tests.oracles import (
     LOG_2PI,
     EnumerableText,
     all_rows,
+    gate,
     quadrature,
     randomise,
     ula_law_on_grid,
@@ -71,7 +72,8 @@ def exact(decoder: str) -> dict[str, Tensor]:
         return (law * values).sum(0)
 
     z = posterior.grid.expand(-1, 40)
-    entropy = 0.5 * ((mean(z.square()) - mean(z).square()).log() + LOG_2PI + 1)
+    variance = mean(z.square()) - mean(z).square()
+    entropy = 0.5 * (variance.log() + LOG_2PI + 1)
     joint = log_prior + log_likelihood
     return {
         "log_px": posterior.log_evidence,
@@ -82,6 +84,7 @@ def exact(decoder: str) -> dict[str, Tensor]:
         "kl_q_posterior": posterior.log_evidence - mean(joint) - entropy,
         "joint_sd": (mean(joint.square()) - mean(joint).square()).sqrt(),
         "mean": mean(z),
+        "variance": variance,
     }
 
 
@@ -103,13 +106,13 @@ def test_every_column_of_the_table(decoder: str) -> None:
     se = column(found, "se")
     assert ((column(found, "log_px") - truth["log_px"]).abs() < 6 * se + 0.02).all()
     assert ((column(found, "kl_posterior_prior") - truth["kl_posterior_prior"]).abs() < 10 * se + 0.15).all()
-    gate = 6 * truth["reconstruction_sd"] / math.sqrt(CHAINS)
-    assert ((column(found, "reconstruction") - truth["reconstruction"]).abs() < gate).all()
+    allowed = 6 * truth["reconstruction_sd"] / math.sqrt(CHAINS)
+    assert ((column(found, "reconstruction") - truth["reconstruction"]).abs() < allowed).all()
     entropy_error = math.sqrt(1 / (2 * CHAINS))
-    gate = 6 * (entropy_error + 0.9 / math.sqrt(CHAINS))
-    assert ((column(found, "kl_q_prior") - truth["kl_q_prior"]).abs() < gate).all()
-    gate = 6 * (entropy_error + truth["joint_sd"] / math.sqrt(CHAINS)) + 6 * se
-    assert ((column(found, "kl_q_posterior") - truth["kl_q_posterior"]).abs() < gate).all()
+    allowed = 6 * (entropy_error + 0.9 / math.sqrt(CHAINS))
+    assert ((column(found, "kl_q_prior") - truth["kl_q_prior"]).abs() < allowed).all()
+    allowed = 6 * (entropy_error + truth["joint_sd"] / math.sqrt(CHAINS)) + 6 * se
+    assert ((column(found, "kl_q_posterior") - truth["kl_q_posterior"]).abs() < allowed).all()
     # and the columns are not each other, nor another row's
     assert ((column(found, "reconstruction") - truth["reconstruction"].flip(0)).abs() > 1).any()
     assert (truth["kl_q_prior"] - truth["kl_posterior_prior"]).abs().mean() > 0.1
@@ -148,10 +151,6 @@ def test_headline_numbers_are_those_of_the_table_and_of_the_oracle(decoder: str)
     assert metrics["jensen"]["gap"]["value"] == pytest.approx(gap)
     assert gap == pytest.approx(metrics["kl_q_posterior"]["value"])
     assert metrics["jensen"]["binding"] is False  # a Gaussian entropy is a lower estimate of the KL
-    assert metrics["active_units"]["variances"][0] == pytest.approx(
-        truth["mean"].var().item(),
-        abs=6 * 0.008,  # 64 chains of 40 sentences; the correction has its own tests
-    )
     assert metrics["mutual_information"]["value"] < truth["kl_q_prior"].mean().item() + 0.05
     khat = column(found, "khat")
     assert metrics["khat"]["max"] == pytest.approx(khat.max().item())
@@ -159,6 +158,33 @@ def test_headline_numbers_are_those_of_the_table_and_of_the_oracle(decoder: str)
     assert metrics["khat"]["share_below"] == pytest.approx(below)
     assert metrics["ess"]["median"] == pytest.approx(np.median(found.table["ess"]), rel=0.05)
     assert json.loads(json.dumps(metrics)) == metrics
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "gru", "bag_of_words"])
+def test_the_variance_of_the_unit_is_that_of_the_exact_means(decoder: str) -> None:
+    r"""The unit's variance in the headline, freed of Monte Carlo noise, is that of the means of z_K by quadrature.
+
+    M = 8 chains of 50 copies of every row: few chains make the noise large, many sentences the error small. The
+    error follows from the exact law: about the mean over sentences, sentence i of mean c_i and variance v_i adds
+    the square of its chains' mean less s_i^2 / M, which is the average product of two different chains. Whatever
+    the law, that has the variance 4 c_i^2 v_i / M + 2 v_i^2 / (M (M - 1)); that the centre is estimated changes
+    terms of order 1 / n. Over the three decoders one false alarm in a million. Without the correction the number
+    is 11 to 23 of these errors too large.
+    """
+    chains, copies = 8, 50
+    oracle, law = EnumerableText.build(decoder, latent_dim=1), exact(decoder)
+    rows = Batch(oracle.rows.tokens.repeat(copies, 1))
+    options = EvaluationOptions(num_chains=chains, exported_draws=4)
+    batches = [rows.select(part) for part in torch.arange(len(rows)).split(500)]
+    found = evaluate(oracle.model, run(), batches, PriorImportance(num_samples=2), options)
+    mean, v = law["mean"].repeat(copies), law["variance"].repeat(copies)
+    centred = mean - mean.mean()
+    each = 4 * centred.square() * v / chains + 2 * v.square() / (chains * (chains - 1))
+    allowed = gate(3, 1e-6) * each.sum().sqrt().item() / len(rows)
+    (variance,) = found.metrics["active_units"]["variances"]
+    assert abs(variance - mean.var().item()) < allowed
+    uncorrected = found.chains.mean.var().item()  # positive control
+    assert uncorrected - mean.var().item() > allowed
 
 
 def test_draws_and_trace_have_the_rows_of_the_table() -> None:
