@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sri_pyro.evaluation.evidence import COLUMNS, PriorImportance, Weighted, all_rows
+from sri_pyro.evaluation.evidence import COLUMNS, PriorImportance, Weighted, all_rows, require_samples
 from sri_pyro.target import Inference, Target
 
 TARGET_ACCEPTANCE = {"langevin": 0.57, "hmc": 0.65}
@@ -52,15 +52,11 @@ class AnnealedImportance:
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        if (
-            min(self.num_samples, self.temperatures, self.leapfrog) < 1
-            or self.step_size <= 0
-            or self.power <= 0
-        ):
+        require_samples(self.num_samples)
+        if min(self.temperatures, self.leapfrog) < 1 or self.step_size <= 0 or self.power <= 0:
             raise ValueError(
-                "the estimator 'annealed' needs num_samples, temperatures and leapfrog >= 1, and positive "
-                f"step_size and power; got {self.num_samples}, {self.temperatures}, {self.leapfrog}, "
-                f"{self.step_size} and {self.power}."
+                "the estimator 'annealed' needs temperatures and leapfrog >= 1, and positive step_size and "
+                f"power; got {self.temperatures}, {self.leapfrog}, {self.step_size} and {self.power}."
             )
         if self.transition not in TARGET_ACCEPTANCE:
             raise ValueError(f"unknown transition {self.transition!r}; known: hmc, langevin.")
