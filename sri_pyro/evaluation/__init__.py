@@ -7,11 +7,11 @@ from sri_pyro.evaluation.chains import EvaluationOptions
 from sri_pyro.evaluation.evaluate import Evaluation, evaluate
 from sri_pyro.evaluation.evidence import (
     EvidenceEstimator,
-    GaussianImportance,
     PriorImportance,
     SentenceEvidence,
     estimate_evidence,
 )
+from sri_pyro.evaluation.gaussian import GaussianImportance
 from sri_pyro.evaluation.jacobian import JacobianImportance
 
 EVIDENCE: MappingProxyType[str, type[EvidenceEstimator]] = MappingProxyType(

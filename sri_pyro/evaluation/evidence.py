@@ -16,8 +16,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sri_pyro.numerics.gaussians import Gaussian, moments, pooled
-from sri_pyro.numerics.proposals import DefensiveGaussian
 from sri_pyro.numerics.weights import (
     effective_sample_size,
     khat_threshold,
@@ -25,14 +23,11 @@ from sri_pyro.numerics.weights import (
     log_mean_exp_se,
     normalised,
     pareto_smooth,
-    truncated,
 )
 from sri_pyro.target import Inference, Target
 
 LEAST_ESS = 30.0
 """An estimate whose effective sample size is smaller is not accepted either: k-hat can miss what was missed."""
-POOLED_PILOTS = 512
-"""Pilot runs that a pooled covariance is made from at least; few sentences run more of them each."""
 COLUMNS = 4096
 """Chains (draws times sentences) that are scored at once; bounds the memory of every estimator."""
 
@@ -153,16 +148,6 @@ def _put(draws: Weighted, rows: Tensor, part: Weighted) -> Weighted:
     return replace(draws, **fields)
 
 
-def _at(draws: Weighted, rows: Tensor) -> Weighted:
-    """The draws of some sentences only."""
-    fields = {
-        name: value[rows] if value.ndim == 1 else value[:, rows]
-        for name, value in vars(draws).items()
-        if value is not None
-    }
-    return replace(draws, **fields)
-
-
 def accepted(log_weight: Tensor) -> Tensor:
     """Which sentences' weights, [S, B], pass both k-hat and the least effective sample size, [B]."""
     log_w = log_weight.double()
@@ -215,86 +200,6 @@ class PriorImportance:
         z = target.sample_prior(self.num_samples if target.dim else 1)
         with torch.no_grad():
             return [(all_rows(z), score(target, z, target.log_prior(z)))]
-
-
-@dataclass(frozen=True)
-class GaussianImportance:
-    r"""Defensive-Gaussian importance sampling (``gaussian``), the default.
-
-    Independent pilot runs of the inference give each sentence a mean and a covariance, shrunk towards the
-    covariance pooled over the batch. Fresh draws from ``DefensiveGaussian`` are weighted exactly. Where
-    k-hat or the effective sample size fails, the Gaussian is fitted again from the truncated weights and
-    twice as many fresh draws are taken. Pilots and draws are independent, so each round's estimate of p(x)
-    is unbiased given its fit; which round is reported depends on the weights, which costs a little (0.04
-    nats downwards where a third of the sentences is refitted) and never gains.
-
-    Attributes:
-        num_samples: S, doubled in every refit.
-        pilot_chains: Short runs per sentence that the fit is made from; more if the batch has few sentences.
-        inflation: Factor on the fitted covariance; a little too wide is safe, too narrow is not.
-        prior_share: Share of the prior in the proposal.
-        refits: Most refits.
-
-    References:
-        Truncated weights: Ionides (2008). Pareto k-hat: Vehtari, Simpson, Gelman, Yao, Gabry (2024).
-    """
-
-    num_samples: int = 512
-    pilot_chains: int = 64
-    inflation: float = 1.2
-    prior_share: float = 0.05
-    refits: int = 1
-
-    def __post_init__(self) -> None:
-        require_samples(self.num_samples)
-        if self.pilot_chains < 2 or self.inflation <= 0 or not 0 < self.prior_share < 1 or self.refits < 0:
-            raise ValueError(
-                "the estimator 'gaussian' needs pilot_chains >= 2, inflation > 0, prior_share in (0, 1) and "
-                f"refits >= 0; got {self.pilot_chains}, {self.inflation}, {self.prior_share}, {self.refits}."
-            )
-
-    def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
-        """Fit, draw and weigh; refit where the weights say so."""
-        if target.dim == 0:
-            return PriorImportance(self.num_samples)(target, inference)
-        chains = max(self.pilot_chains, -(-POOLED_PILOTS // target.batch_size))
-        pilots = infer(inference, target, chains)
-        rows, fit = all_rows(pilots), moments(pilots.double())
-        covariance = pooled(fit.covariance, _own_share(chains, target.dim))
-        gaussian = Gaussian.from_moments(fit.mean, self.inflation * covariance).to(pilots.dtype)
-        draws = self._draw(target, gaussian, self.num_samples, 1)
-        parts = [(rows, draws)]
-        for refit in range(1, self.refits + 1):
-            bad = ~accepted(draws.log_weight)
-            if not bool(bad.any()):
-                break
-            mean, covariance = self._refit(draws, covariance)
-            size = self.num_samples * 2**refit
-            if target.select is not None:
-                rows, target = rows[bad], target.select(bad.nonzero()[:, 0])
-                mean, covariance, bad = mean[bad], covariance[bad], bad[bad]
-            gaussian = Gaussian.from_moments(mean, self.inflation * covariance).to(pilots.dtype)
-            draws = self._draw(target, gaussian, size, refit + 1)
-            parts.append((rows[bad], _at(draws, bad)))
-        return parts
-
-    def _draw(self, target: Target, gaussian: Gaussian, num_samples: int, rounds: int) -> Weighted:
-        proposal = DefensiveGaussian(gaussian, target.log_prior, target.sample_prior, self.prior_share)
-        z = proposal.sample(num_samples)
-        return score(target, z, proposal.log_prob(z), rounds)
-
-    def _refit(self, draws: Weighted, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and covariance from truncated weights, the covariance shrunk towards the one before."""
-        weights = normalised(truncated(draws.log_weight.double()))
-        fit = moments(draws.z.double(), weights)
-        effective = 1 / weights.square().sum(0)
-        share = (effective / (effective + 5 * draws.z.shape[-1]))[:, None, None]
-        return fit.mean, share * fit.covariance + (1 - share) * before
-
-
-def _own_share(num_draws: int, dim: int) -> float:
-    """How far a covariance of so many draws is trusted against the pooled one; 0.29 at 64 draws in 32-d."""
-    return num_draws / (num_draws + 5 * dim)
 
 
 def all_rows(z: Tensor) -> Tensor:
