@@ -86,7 +86,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Records of a history; a last line that an interruption cut short is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; restore the file or remove it.") from None
     records = []
     for i, line in enumerate(lines):
         try:

@@ -29,10 +29,12 @@ def loud_decoder(latent_dim: int) -> LSTMDecoder:
 
 
 def sentences_of(model: LatentTextModel) -> list[Batch]:
-    """Sentences of 6 to 12 tokens that the model itself wrote, in two batches."""
+    """Sentences of 6 to 12 tokens that the model itself began, in two batches; word 5 fills what ended early."""
     with torch.no_grad():
         tokens = model.decoder.generate(model.prior().sample((SENTENCES,)), 12)
     for i, row in enumerate(tokens):
+        words = row[: 5 + i % 7]
+        words[(words == EOS) | (words == PAD)] = 5
         row[5 + i % 7] = EOS
         row[6 + i % 7 :] = PAD
     rows = torch.arange(SENTENCES)

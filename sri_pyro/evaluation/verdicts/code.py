@@ -119,7 +119,7 @@ def shown_inactive(units: Mapping[str, Any]) -> bool:
     That no unit is shown to be active is no sign that none is: with few sentences every bound is wide.
     """
     pairs = zip(units["variances"], units["lower_bounds"], strict=True)
-    possible = sum(not 2 * variance - lower <= ACTIVE for variance, lower in pairs)
+    possible = sum(not 2 * number(variance) - number(lower) <= ACTIVE for variance, lower in pairs)
     return possible <= FEW_UNITS * int(units["of"])
 
 

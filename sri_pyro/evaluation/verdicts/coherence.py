@@ -19,7 +19,7 @@ JENSEN_OFF = 1.0
 
 def aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
     """Say whether codes drawn from the prior are like codes of sentences."""
-    if "aggregate" not in metrics:
+    if "aggregate" not in metrics or not math.isfinite(number(metrics["aggregate"]["radius_gap"])):
         return None
     gap, band = number(metrics["aggregate"]["radius_gap"]), number(metrics["aggregate"]["band"])
     found = (

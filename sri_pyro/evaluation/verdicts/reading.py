@@ -90,9 +90,9 @@ def sentences_to_settle(half_width: float, distance: float, num_sentences: int) 
     """
     if not math.isfinite(half_width) or num_sentences < 2:
         return "At least a few dozen sentences are needed."
-    if abs(distance) * math.sqrt(WORTH_MORE) < half_width:
+    if abs(distance) * math.sqrt(WORTH_MORE) <= half_width:
         return "The estimate lies so near the threshold that more sentences will hardly settle it."
-    needed = num_sentences * (half_width / abs(distance)) ** 2
+    needed = max(1.0, num_sentences * (half_width / abs(distance)) ** 2)
     unit = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     needed = max(num_sentences + 1, math.ceil(round(needed / unit, 6)) * unit)
     return (

@@ -28,8 +28,6 @@ LATE_FALL = 0.1
 """Nats that a run may still fall over its last quarter and count as come to rest."""
 FEWEST = 4
 """Sentences below which the scatter between them is too uncertain to rest a verdict on."""
-MEASURABLE = 2.0
-"""Standard errors that a change must exceed to count as measured."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def rest(metrics: Mapping[str, Any]) -> Verdict | None:
     fall, unit = estimate(run["kl_late_fall"]), "KL(short run ‖ posterior)"
     if not math.isfinite(fall.value):
         fall, unit = estimate(run["energy_late_fall"]), "the energy"
-    low, high = fall.interval(MEASURABLE)
+    low, high = interval(fall)
     size = Estimate(abs(fall.value), fall.se, fall.num_samples)
     moved = f"{'fell' if fall.value >= 0 else 'rose'} by {rounded(size)} nats"
     if low <= 0 <= high:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sri_pyro.evaluation.verdicts import judge
 from tests.evaluation.verdicts.helpers import MetricsOf, put, verdict
 
 
@@ -17,6 +18,8 @@ def test_the_aggregate_must_differ_by_more_than_chance_and_by_enough_to_see(metr
     ):
         metrics["aggregate"] |= {"radius_gap": gap, "band": band}
         assert verdict(metrics, "aggregate").level == level
+    metrics["aggregate"]["radius_gap"] = None  # unknown, which is not good
+    assert not [each for each in judge(metrics) if each.topic == "aggregate"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from sri_pyro.evaluation.verdicts import rounded
+from sri_pyro.evaluation.verdicts.reading import sentences_to_settle
 from sri_pyro.types import Estimate
 
 
@@ -12,3 +13,9 @@ def test_estimates_are_rounded_to_the_second_digit_of_their_error() -> None:
     assert rounded(Estimate(123.456, 12.3, 5)) == "123 ± 12"
     assert rounded(Estimate(0.0, 0.0, 5)) == "0"
     assert rounded(Estimate(1.5, math.nan, 5)) == "1.5"
+
+
+def test_an_interval_of_no_width_settles_at_once_and_an_estimate_on_the_threshold_never() -> None:
+    assert sentences_to_settle(0.0, 0.1, 20).startswith("About 21 sentences in place of 20")
+    for half_width in (0.0, 0.4):
+        assert sentences_to_settle(half_width, 0.0, 20).endswith("more sentences will hardly settle it.")
