@@ -42,6 +42,7 @@ class Weighted:
         log_likelihood: log p(x | z) at the draws, nats, shape [S, B].
         rounds: How many proposals each sentence needed, shape [B].
         refused: Per sentence, whether the estimator does not stand by its number, shape [B].
+        unfitted: ``gaussian`` only: whether nothing could be fitted to the inference's draws, shape [B].
         negative_share: ``jacobian`` only: share of chains with a negative determinant, shape [B].
         smallest_eigenvalue: ``jacobian`` only: the smallest eigenvalue of a step's Jacobian, shape [B].
     """
@@ -51,6 +52,7 @@ class Weighted:
     log_likelihood: Tensor
     rounds: Tensor
     refused: Tensor
+    unfitted: Tensor | None = None
     negative_share: Tensor | None = None
     smallest_eigenvalue: Tensor | None = None
 
@@ -60,9 +62,10 @@ class SentenceEvidence:
     r"""What weighted draws say of each sentence; every field has shape [B] but the last.
 
     Attributes:
-        log_px: Estimate of log p(x), nats; NaN where the estimator refuses.
+        log_px: Estimate of log p(x), nats; NaN where the estimator refuses or a weight is not a number.
         se: Its Monte Carlo standard error, nats (delta method).
-        khat: Pareto shape of the weights' tail; above ``threshold`` the estimate is not to be trusted.
+        khat: Pareto shape of the weights' tail; at or above ``threshold`` the estimate is not to be trusted.
+            +inf where nothing was fitted to the sentence, or a weight is not a number.
         ess: Effective sample size of the weights.
         num_samples: Draws used.
         threshold: For k-hat at that number of draws.
@@ -83,16 +86,18 @@ class SentenceEvidence:
     @classmethod
     def of(cls, draws: Weighted) -> SentenceEvidence:
         """Summarise weighted draws."""
-        log_w = draws.log_weight.double()
+        log_w, broken = _weighable(draws.log_weight)
         num_samples = log_w.shape[0]
-        log_px = torch.where(draws.refused, torch.nan, log_mean_exp(log_w))
+        log_px = torch.where(draws.refused | broken, torch.nan, log_mean_exp(log_w))
         weights = normalised(log_w)
         # Without a latent dimension one draw is exact, and there is no tail to judge.
         exact = draws.z.shape[-1] == 0
+        khat = torch.full_like(log_px, -torch.inf) if exact else pareto_smooth(log_w)[1]
+        hopeless = broken if draws.unfitted is None else broken | draws.unfitted
         return cls(
             log_px=log_px,
             se=torch.zeros_like(log_px) if exact else log_mean_exp_se(log_w),
-            khat=torch.full_like(log_px, -torch.inf) if exact else pareto_smooth(log_w)[1],
+            khat=khat.masked_fill(hopeless, torch.inf),
             ess=effective_sample_size(log_w),
             num_samples=torch.full_like(log_px, num_samples),
             threshold=torch.full_like(log_px, 0.7 if exact else khat_threshold(num_samples)),
@@ -150,9 +155,18 @@ def _put(draws: Weighted, rows: Tensor, part: Weighted) -> Weighted:
 
 def accepted(log_weight: Tensor) -> Tensor:
     """Which sentences' weights, [S, B], pass both k-hat and the least effective sample size, [B]."""
-    log_w = log_weight.double()
+    log_w, broken = _weighable(log_weight)
     small_tail = pareto_smooth(log_w)[1] < khat_threshold(len(log_w))
-    return small_tail & (effective_sample_size(log_w) > min(LEAST_ESS, len(log_w) / 4))
+    return small_tail & ~broken & (effective_sample_size(log_w) > min(LEAST_ESS, len(log_w) / 4))
+
+
+def _weighable(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Log weights [S, B] in double precision, and the sentences [B] that have one that is NaN or +inf.
+
+    Theirs are set to -inf, all of them: no subset of draws would average to p(x).
+    """
+    broken = ~(log_weight < torch.inf).all(0)
+    return log_weight.double().masked_fill(broken, -torch.inf), broken
 
 
 def score(target: Target, z: Tensor, log_proposal: Tensor, rounds: int = 1) -> Weighted:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from sri_pyro.evaluation.evidence import (
@@ -18,7 +19,7 @@ from sri_pyro.evaluation.evidence import (
     require_samples,
     score,
 )
-from sri_pyro.numerics.gaussians import Gaussian, moments, pooled
+from sri_pyro.numerics.gaussians import Gaussian, Moments, moments, pooled
 from sri_pyro.numerics.proposals import DefensiveGaussian
 from sri_pyro.numerics.weights import normalised, truncated
 from sri_pyro.target import Inference, Target
@@ -37,6 +38,11 @@ class GaussianImportance:
     twice as many fresh draws are taken. Pilots and draws are independent, so each round's estimate of p(x)
     is unbiased given its fit; which round is reported depends on the weights, which costs a little (0.04
     nats downwards where a third of the sentences is refitted) and never gains.
+
+    No sentence stops the others. Where pilot runs have diverged, draws of the prior stand in for them and
+    the sentence is not refitted: its number is a lower bound in expectation, and its k-hat is +inf. Where a
+    refit has nothing to go by, because one weight is all or a moment is not finite, the covariance, or the
+    whole fit, stays what it was.
 
     Attributes:
         num_samples: S, doubled in every refit.
@@ -69,37 +75,67 @@ class GaussianImportance:
             return PriorImportance(self.num_samples)(target, inference)
         chains = max(self.pilot_chains, -(-POOLED_PILOTS // target.batch_size))
         pilots = infer(inference, target, chains)
-        rows, fit = all_rows(pilots), moments(pilots.double())
-        covariance = pooled(fit.covariance, _own_share(chains, target.dim))
-        gaussian = Gaussian.from_moments(fit.mean, self.inflation * covariance).to(pilots.dtype)
-        draws = self._draw(target, gaussian, self.num_samples, 1)
+        rows, own = all_rows(pilots), moments(pilots.double())
+        unfitted = ~_finite(own)
+        if bool(unfitted.any()):
+            pilots = torch.where(unfitted[:, None], target.sample_prior(chains), pilots)
+            own = moments(pilots.double())
+        fit = Moments(own.mean, pooled(own.covariance, _own_share(chains, target.dim)))
+        draws = self._draw(target, fit, pilots.dtype, self.num_samples, 1, unfitted)
         parts = [(rows, draws)]
+        bad = ~unfitted
         for refit in range(1, self.refits + 1):
-            bad = ~accepted(draws.log_weight)
+            # A sentence that has passed once keeps its round, though the target cannot be cut to the others.
+            bad = bad & ~accepted(draws.log_weight)
             if not bool(bad.any()):
                 break
-            mean, covariance = self._refit(draws, covariance)
-            size = self.num_samples * 2**refit
+            fit = refitted(draws, fit)
             if target.select is not None:
                 rows, target = rows[bad], target.select(bad.nonzero()[:, 0])
-                mean, covariance, bad = mean[bad], covariance[bad], bad[bad]
-            gaussian = Gaussian.from_moments(mean, self.inflation * covariance).to(pilots.dtype)
-            draws = self._draw(target, gaussian, size, refit + 1)
+                fit, unfitted, bad = Moments(fit.mean[bad], fit.covariance[bad]), unfitted[bad], bad[bad]
+            draws = self._draw(target, fit, pilots.dtype, self.num_samples * 2**refit, refit + 1, unfitted)
             parts.append((rows[bad], _at(draws, bad)))
         return parts
 
-    def _draw(self, target: Target, gaussian: Gaussian, num_samples: int, rounds: int) -> Weighted:
+    def _draw(
+        self,
+        target: Target,
+        fit: Moments,
+        dtype: torch.dtype,
+        num_samples: int,
+        rounds: int,
+        unfitted: Tensor,
+    ) -> Weighted:
+        gaussian = Gaussian.from_moments(fit.mean, self.inflation * fit.covariance).to(dtype)
         proposal = DefensiveGaussian(gaussian, target.log_prior, target.sample_prior, self.prior_share)
         z = proposal.sample(num_samples)
-        return score(target, z, proposal.log_prob(z), rounds)
+        return replace(score(target, z, proposal.log_prob(z), rounds), unfitted=unfitted)
 
-    def _refit(self, draws: Weighted, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and covariance from truncated weights, the covariance shrunk towards the one before."""
-        weights = normalised(truncated(draws.log_weight.double()))
-        fit = moments(draws.z.double(), weights)
-        effective = 1 / weights.square().sum(0)
-        share = (effective / (effective + 5 * draws.z.shape[-1]))[:, None, None]
-        return fit.mean, share * fit.covariance + (1 - share) * before
+
+def refitted(draws: Weighted, before: Moments) -> Moments:
+    """Moments by truncated weights, the covariance shrunk towards the one before; what cannot be had is kept.
+
+    A weight that exceeds the others by 37 nats leaves none of them in double precision: the mean may move to
+    its draw, but one draw has no covariance (0 / 0).
+    """
+    weights = normalised(truncated(draws.log_weight.double()))
+    fit = moments(draws.z.double(), weights)
+    effective = 1 / weights.square().sum(0)
+    share = (effective / (effective + 5 * draws.z.shape[-1]))[:, None, None]
+    shrunk = share * fit.covariance + (1 - share) * before.covariance
+    # Chosen and not multiplied by zero, for 0 * NaN is NaN.
+    known = fit.mean.isfinite().all(-1)
+    spread = known & shrunk.isfinite().all(-1).all(-1)
+    return Moments(
+        torch.where(known[:, None], fit.mean, before.mean),
+        torch.where(spread[:, None, None], shrunk, before.covariance),
+    )
+
+
+def _finite(fit: Moments) -> Tensor:
+    """Which sentences have moments at all, [B]; squares of diverged draws overflow before the draws do."""
+    finite: Tensor = fit.mean.isfinite().all(-1) & fit.covariance.isfinite().all(-1).all(-1)
+    return finite
 
 
 def _own_share(num_draws: int, dim: int) -> float:
