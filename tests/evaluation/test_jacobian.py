@@ -92,7 +92,8 @@ def test_jacobian_refuses_every_fold(folded: int, num_steps: int) -> None:
     oracle = LinearGaussian.build("power1", dim=3, information=2.0)
     target = oracle.target(torch.ones(2, 3))
     precision = oracle.precision.sort(descending=True).values
-    s = (2 / (precision[folded - 1] + precision[folded])).item()
+    s = (1.05 / precision[folded - 1]).item()  # a run of steps beyond 2 / precision would be taken back
+    assert ((s * precision > 1).sum() == folded) & (s * precision < 1.9).all()
     evidence, draws = estimate_evidence(target, paper(s, num_steps), JacobianImportance(num_samples=30))
     assert evidence.log_px.isnan().all()
     assert draws.refused.all()
