@@ -68,7 +68,7 @@ def test_presets_say_what_their_sources_say(name: str) -> None:
         assert first == "lm"
         assert steps == sorted(steps, reverse=True)  # the numbers are settled by measurement
         assert inference.noise(None) == 1.0
-        assert inference.noise(Progress(step=0, epoch=0.0)) == 0.5
+        assert inference.noise(Progress(step=0, epoch=0.0)) == 0.05
 
 
 WARMING = [name for name in presets() if '"linear"' in presets()[name] or '"staircase"' in presets()[name]]
