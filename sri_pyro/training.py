@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
+HISTORY = "history.jsonl"
 MOST_SKIPPED_STEPS = 20
 
 
@@ -72,6 +73,9 @@ class _Loop:
     history: History
     folder: Path | None
     course: Course = field(default_factory=Course)
+    kept: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # the best weights where there is no folder for them
 
     def weights(self) -> dict[str, Tensor]:
         return {
@@ -109,6 +113,19 @@ class _Loop:
         self.course = Course(**state["course"])
         self.history.truncate(state["history"])
 
+    def keep_best(self, scores: Mapping[str, float]) -> None:
+        if self.folder is None:
+            self.kept = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
+        else:
+            checkpoint.save(self.folder / BEST, self.weights(), {"epoch": self.course.epoch, **scores})
+
+    def go_back(self) -> None:
+        """Put the best weights back; those in place stay where no validation has been a number yet."""
+        if self.course.best == math.inf:
+            return
+        tensors = checkpoint.load(self.folder / BEST)[0] if self.folder is not None else self.kept
+        self.load_weights(tensors, str(self.folder / BEST) if self.folder is not None else "the best weights")
+
     def load_weights(self, tensors: Mapping[str, Tensor], what: str) -> None:
         checkpoint.load_weights(self.model, checkpoint.part("model", tensors), what)
         checkpoint.load_weights(self.inference, checkpoint.part("inference", tensors), what)
@@ -134,7 +151,8 @@ def fit(
     r"""Train a model's weights; the one loop that every system goes through.
 
     Each step infers :math:`z` for a batch, without leaving a trace in any weight's gradient, and then takes
-    one optimiser step on the objective. The best weights on validation are in the model at the end.
+    one optimiser step on the objective. The best weights on validation are in the model and the inference at
+    the end; the last ones are, where there is no validation or none of them gave a number.
 
     A run is a function of its arguments, the data, PyTorch's generator and number of threads: stopped anywhere
     (by a signal, by ``should_stop``) and resumed from its folder on the same machine, it ends with
@@ -149,8 +167,8 @@ def fit(
         options: How to train.
         validate: Scores the model; without it the last weights are kept.
         hooks: Called after every weight step.
-        folder: Where checkpoints and the history go; nothing is written without one.
-        resume: Continue what the folder holds.
+        folder: Where checkpoints and the history go; made if it is not there. Nothing is written without one.
+        resume: Continue what the folder holds. If false, the folder must not hold a run.
         watch: Sees every record.
         should_stop: Asked after every weight step; if true, all is saved and ``Stopped`` is raised.
 
@@ -158,11 +176,15 @@ def fit(
         The records of training, validation and events, in order.
 
     Raises:
+        ValueError: If the options wait for validations that nobody makes, the folder holds another run, or
+            there is none to resume from.
+        CheckpointError: If what the folder holds cannot be resumed.
         FloatingPointError: If the loss or its gradient stays not finite for 20 steps in a row.
         Stopped: If ``should_stop`` said so.
     """
     options = options or Training()
-    history = History(folder / "history.jsonl" if folder else None, watch)
+    _check(options, validate, folder, resume)
+    history = History(folder / HISTORY if folder else None, watch)
     loop = _Loop(model, inference, _optimizer(model, options), options, history, folder)
     if resume:
         loop.restore()
@@ -179,9 +201,30 @@ def fit(
         course.epoch, course.batch = course.epoch + 1, 0
         _end_epoch(loop, validate)
         loop.save()
-    if folder is not None and (folder / BEST).exists():
-        loop.load_weights(checkpoint.load(folder / BEST)[0], str(folder / BEST))
+    if validate is not None and course.best == math.inf:
+        log.warning("no validation gave a number; the weights are the last ones, not the best.")
+    loop.go_back()
     return history
+
+
+def _check(options: Training, validate: Validate | None, folder: Path | None, resume: bool) -> None:
+    """Refuse what would otherwise do nothing, or end with the weights of another run."""
+    if validate is None and (options.patience or options.decay == "plateau"):
+        raise ValueError(
+            f"patience = {options.patience} and decay = '{options.decay}' wait for validations, and there are "
+            "none; give fit a validate, or set patience = 0 and a decay that does not wait."
+        )
+    if folder is None:
+        if resume:
+            raise ValueError("resume = True and no folder; name the folder of the run that is to go on.")
+        return
+    held = [name for name in (LAST, BEST, HISTORY) if (folder / name).exists()]
+    if held and not resume:
+        raise ValueError(
+            f"{folder} already holds a run ({', '.join(held)}); continue it with resume = True, or name another "
+            "folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
@@ -250,8 +293,8 @@ def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
         scores = dict(validate())
         loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
         course.validated = course.epoch
-        if course.hear(scores["nll"]) and loop.folder is not None:
-            checkpoint.save(loop.folder / BEST, loop.weights(), {"epoch": course.epoch, **scores})
+        if course.hear(scores["nll"]):
+            loop.keep_best(scores)
         _react(loop)
     course.finished = course.finished or last
 
@@ -268,8 +311,7 @@ def _react(loop: _Loop) -> None:
         return
     course.decays += 1
     course.waited = 0
-    if loop.folder is not None:
-        loop.load_weights(checkpoint.load(loop.folder / BEST)[0], str(loop.folder / BEST))
+    loop.go_back()
     for group in loop.optimizer.param_groups:
         group["lr"] *= options.decay_factor
     loop.optimizer.state.clear()  # He et al. build a new optimiser at each decay

@@ -5,6 +5,7 @@ and in those that are killed, but where the number is what is tested.
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,18 @@ def test_killed_and_resumed_is_bit_identical(
     assert out.exists() == bool(left)
     for name, there in left.items():
         assert getattr(RunFolder(out), name).exists() == there, name
+    train(parse_config(RUN), out, resume=True)
+    assert_same_run(whole, out)
+
+
+def test_best_weights_without_a_checkpoint_do_not_stand_in_the_way(whole: Path, tmp_path: Path) -> None:
+    """A kill between the first best weights and the first checkpoint leaves the former and a history.
+
+    Oracle: the run never stopped. Catches a beginning that refuses what it left itself, or appends to it.
+    """
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "last.safetensors").unlink()
     train(parse_config(RUN), out, resume=True)
     assert_same_run(whole, out)
 

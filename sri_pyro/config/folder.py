@@ -15,7 +15,7 @@ from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config
 from sri_pyro.data import Vocabulary
 from sri_pyro.evaluation.export import write_json
-from sri_pyro.training import BEST, LAST
+from sri_pyro.training import BEST, HISTORY, LAST
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RunFolder:
     @property
     def history(self) -> Path:
         """What happened during training, as JSON lines."""
-        return self.path / "history.jsonl"
+        return self.path / HISTORY
 
     @property
     def log(self) -> Path:

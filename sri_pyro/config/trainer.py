@@ -96,7 +96,8 @@ def _train(
     folder.sweep()
     continued = folder.last.exists()
     if not continued:
-        folder.history.unlink(missing_ok=True)  # records written before a checkpoint that never came
+        for before in (folder.history, folder.best):  # written before a checkpoint that never came
+            before.unlink(missing_ok=True)
     with logging_to(folder.log):
         log.info("%s: configuration %s", "continued" if continued else "begun", config.digest[:12])
         history = fit(
