@@ -90,6 +90,8 @@ class SentenceEvidence:
         num_samples = log_w.shape[0]
         log_px = torch.where(draws.refused | broken, torch.nan, log_mean_exp(log_w))
         weights = normalised(log_w)
+        # A draw of no weight adds nothing, though its log-likelihood be -inf.
+        surprise = torch.where(weights == 0, 0.0, weights * draws.log_likelihood.double())
         # Without a latent dimension one draw is exact, and there is no tail to judge.
         exact = draws.z.shape[-1] == 0
         khat = torch.full_like(log_px, -torch.inf) if exact else pareto_smooth(log_w)[1]
@@ -101,7 +103,7 @@ class SentenceEvidence:
             ess=effective_sample_size(log_w),
             num_samples=torch.full_like(log_px, num_samples),
             threshold=torch.full_like(log_px, 0.7 if exact else khat_threshold(num_samples)),
-            kl_posterior_prior=(weights * draws.log_likelihood.double()).sum(0) - log_px,
+            kl_posterior_prior=surprise.sum(0) - log_px,
             posterior_mean=torch.einsum("sb,sbd->bd", weights, draws.z.double()),
         )
 

@@ -24,11 +24,14 @@ Z_95 = 1.959963984540054
 def mean_estimate(values: Tensor, method: str = "") -> Estimate:
     r"""Mean over sentences with its sampling standard error :math:`s/\sqrt n`; NaN entries are left out.
 
+    NaN says that there is no number. An infinite entry is one, and makes the mean infinite and its error NaN: a
+    model that calls a sentence impossible must not gain by it.
+
     Example:
         >>> mean_estimate(torch.tensor([1.0, 2.0, 3.0])).value
         2.0
     """
-    values = values[values.isfinite()].double()
+    values = values[~values.isnan()].double()
     if not len(values):
         return Estimate(math.nan, math.nan, 0, method)
     se = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -216,6 +216,22 @@ def test_summary_of_weights_by_hand() -> None:
     assert found.num_samples.item() == 4
 
 
+def test_draws_of_no_weight_add_nothing_to_the_divergence() -> None:
+    """p(x | z) = 1 where z > 0 and else 0: log p(x) = -log 2 and KL(posterior || prior) = log 2 in every estimate.
+
+    Oracle: with these weights both are logs of the share of positive draws. Catches 0 * -inf, which is NaN; a
+    sentence all of whose weights are zero has no posterior, and stays NaN.
+    """
+    z = torch.tensor([-1.0, 2.0, -0.5, 1.0]).reshape(4, 1, 1)
+    impossible = torch.where(z[..., 0] > 0, 0.0, -math.inf).expand(4, 2).clone()
+    impossible[:, 1] = -math.inf
+    none = torch.zeros(2, dtype=torch.bool)
+    found = SentenceEvidence.of(Weighted(z.expand(4, 2, 1), impossible, impossible, torch.ones(2), none))
+    assert found.log_px.tolist() == pytest.approx([-math.log(2), -math.inf])
+    assert found.kl_posterior_prior[0].item() == pytest.approx(math.log(2))
+    assert found.kl_posterior_prior[1].isnan()
+
+
 def test_score_weighs_in_chunks_as_in_one_piece() -> None:
     oracle, *_ = exact_text("lstm", 1)
     target = oracle.target()

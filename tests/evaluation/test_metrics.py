@@ -33,6 +33,14 @@ def test_mean_and_its_error_by_hand() -> None:
     assert found.se == pytest.approx(3.0 / math.sqrt(3))
 
 
+@pytest.mark.parametrize("infinite", [math.inf, -math.inf])
+def test_an_impossible_sentence_is_not_left_out_of_the_mean(infinite: float) -> None:
+    """NaN is no number and is left out; an infinity is one, or a model would gain by calling text impossible."""
+    found = mean_estimate(torch.tensor([1.0, infinite, math.nan]))
+    assert (found.value, found.num_samples) == (infinite, 2)
+    assert math.isnan(found.se)
+
+
 def test_perplexity_by_hand() -> None:
     """Two sentences of 2 and 4 tokens, 6 and 6 nats: R = 2, residuals 2 and -2, se = sqrt(2 * 8) / 6 = 2/3.
 

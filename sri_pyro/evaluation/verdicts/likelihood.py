@@ -16,7 +16,7 @@ FEW_DRAWS = 30
 
 
 def refused_sentences(metrics: Mapping[str, Any]) -> int:
-    """Sentences without a finite estimate of log p(x): those that the mean NLL leaves out."""
+    """Sentences without an estimate of log p(x): those that the mean NLL leaves out."""
     return int(metrics["perplexity"]["num_sentences"]) - int(metrics["nll"]["num_samples"])
 
 
@@ -87,6 +87,14 @@ def _untrusted(metrics: Mapping[str, Any], tails: str) -> Verdict:
 def _refused(metrics: Mapping[str, Any]) -> Verdict:
     """No number at all: not every sentence has a finite estimate."""
     refused, total = refused_sentences(metrics), int(metrics["perplexity"]["num_sentences"])
+    if not refused:
+        return Verdict(
+            "likelihood", "bad", "There is no likelihood: a sentence has none.",
+            f"Of {total:,} sentences at least one has only draws from which it is impossible, so that its log p(x) is "
+            "estimated as −inf and the perplexity as infinite.",
+            "See log_px in sentences.csv, and whether the model gives every sentence a probability. "
+            + better_weights(metrics),
+        )  # fmt: skip
     on = f"on {refused:,} of {total:,} sentences"
     if option(metrics, "evaluation", "estimator", "kind") == "jacobian":
         return Verdict(
@@ -97,7 +105,7 @@ def _refused(metrics: Mapping[str, Any]) -> Verdict:
         )  # fmt: skip
     return Verdict(
         "likelihood", "bad", "There is no likelihood: the estimator refused.",
-        f"There is no finite estimate of log p(x) {on}.",
+        f"There is no estimate of log p(x) {on}.",
         "See log_px in sentences.csv; evaluate with the estimator 'gaussian' or 'annealed'.",
     )  # fmt: skip
 

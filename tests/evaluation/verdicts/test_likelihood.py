@@ -28,6 +28,7 @@ def test_other_ways_in_which_a_likelihood_is_wanting(metrics_of: MetricsOf) -> N
     noisy["perplexity"] |= {"log_se_sampling": 0.01, "log_se_monte_carlo": 0.02}
     refused = metrics_of("healthy")
     refused["perplexity"]["estimate"] = None
+    refused["nll"]["num_samples"] -= 1
     assert verdict(few, "likelihood").level == "caution"
     assert "makes up 80.0% of the interval's variance" in verdict(noisy, "likelihood").evidence
     assert verdict(noisy, "likelihood").level == "caution"
@@ -53,6 +54,19 @@ def test_a_refusal_says_how_many_sentences_and_why(metrics_of: MetricsOf) -> Non
     )
     assert "nan" not in found.evidence
     assert "'gaussian'" in found.advice
+
+
+def test_an_impossible_sentence_is_no_refusal(metrics_of: MetricsOf) -> None:
+    """Log p(x) = -inf is a number, so that the mean NLL counts all 48; the perplexity is infinite (null on disk)."""
+    metrics = metrics_of("healthy")
+    metrics["perplexity"]["estimate"] = None
+    found = verdict(metrics, "likelihood")
+    assert found.headline == "There is no likelihood: a sentence has none."
+    assert found.evidence.startswith(
+        "Of 48 sentences at least one has only draws from which it is impossible"
+    )
+    assert found.level == "bad"
+    assert not likelihood_is_trusted(metrics)
 
 
 def test_too_few_draws_for_a_tail_are_not_called_a_heavy_tail(metrics_of: MetricsOf) -> None:
