@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sri_pyro.checkpoint import atomic_path
+from sri_pyro.checkpoint import CheckpointError, atomic_path
 
 Record = dict[str, float | str]
 
@@ -59,11 +59,20 @@ class History:
     def truncate(self, count: int) -> None:
         """Read the file back, and forget what was written after the checkpoint that counted ``count``.
 
-        The records beyond it belong to steps that will be taken again.
+        The records beyond it belong to steps that will be taken again. There is no file before the first.
+
+        Raises:
+            CheckpointError: If the file holds fewer.
         """
         if self._path is None:
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines()[:count]
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        lines = text.splitlines()[:count]
+        if len(lines) < count:
+            raise CheckpointError(
+                f"{self._path} holds {len(lines)} records, and the checkpoint beside it was written after {count}; "
+                "it was truncated or removed. Restore it from a copy, or train again."
+            )
         self.records = [json.loads(line) for line in lines]
         with atomic_path(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

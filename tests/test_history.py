@@ -1,10 +1,12 @@
 """The history of a run, in memory and as JSON lines: whatever is killed when, records are whole and in order."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from sri_pyro.checkpoint import CheckpointError
 from sri_pyro.history import History
 
 
@@ -70,6 +72,27 @@ def test_truncate_forgets_what_came_after_the_checkpoint(keep: int, tmp_path: Pa
     resumed.add("step", step=keep)
     resumed.flush()
     assert [record["step"] for record in lines(path)] == list(range(keep + 1))
+
+
+def test_a_run_stopped_before_its_first_record_has_none(tmp_path: Path) -> None:
+    """Ctrl-C before ``log_every`` steps leaves a checkpoint and no history; resuming failed over the missing file."""
+    resumed = History(tmp_path / "history.jsonl")
+    resumed.truncate(0)
+    assert len(resumed) == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_records_that_a_checkpoint_counted_and_nobody_finds_are_missed(there: bool, tmp_path: Path) -> None:
+    """A curve with a hole in it would pass for the run's."""
+    path = tmp_path / "history.jsonl"
+    if there:
+        written(path, 2)
+    sentence = (
+        f"{path} holds {2 if there else 0} records, and the checkpoint beside it was written after 3; it was "
+        "truncated or removed. Restore it from a copy, or train again."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+        History(path).truncate(3)
 
 
 def test_numbers_come_back_to_the_last_bit(tmp_path: Path) -> None:
