@@ -77,6 +77,10 @@ class _Loop:
         default_factory=dict
     )  # the best weights where there is no folder for them
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return learned(self.model, self.inference)
+
     def weights(self) -> dict[str, Tensor]:
         return {
             **checkpoint.prefixed("model", self.model.state_dict()),
@@ -148,7 +152,7 @@ def fit(
     watch: Watch | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> History:
-    r"""Train a model's weights; the one loop that every system goes through.
+    r"""Train the weights of a model, and of an inference that has some; the one loop that every system goes through.
 
     Each step infers :math:`z` for a batch, without leaving a trace in any weight's gradient, and then takes
     one optimiser step on the objective. The best weights on validation are in the model and the inference at
@@ -161,7 +165,8 @@ def fit(
 
     Args:
         model: A ``LatentTextModel``, or any module with ``target(batch)``.
-        inference: Draws z; its buffers are saved with the weights.
+        inference: Draws z. Its buffers are saved with the weights, and its parameters learn with them wherever
+            the objective's gradient reaches them: one optimiser, one clipped norm over all.
         objective: The learning rule.
         batches: Training data.
         options: How to train.
@@ -185,7 +190,7 @@ def fit(
     options = options or Training()
     _check(options, validate, folder, resume)
     history = History(folder / HISTORY if folder else None, watch)
-    loop = _Loop(model, inference, _optimizer(model, options), options, history, folder)
+    loop = _Loop(model, inference, _optimizer(learned(model, inference), options), options, history, folder)
     if resume:
         loop.restore()
     course = loop.course
@@ -227,10 +232,15 @@ def _check(options: Training, validate: Validate | None, folder: Path | None, re
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
+def learned(model: nn.Module, inference: nn.Module) -> list[nn.Parameter]:
+    """Everything that a weight step may move, each once: an inference may share parameters with the model."""
+    return list(nn.ModuleList([model, inference]).parameters())
+
+
+def _optimizer(parameters: list[nn.Parameter], options: Training) -> torch.optim.Optimizer:
     if options.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=options.learning_rate)
-    return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
+        return torch.optim.SGD(parameters, lr=options.learning_rate)
+    return torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
 
 
 def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequence[StepHook]) -> None:
@@ -243,13 +253,14 @@ def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequ
     for group in loop.optimizer.param_groups:
         group["lr"] = rate if rate is not None else group["lr"]
     model.train()
+    loop.inference.train()
     make_target = cast("TextModel", model).target  # a Protocol cannot ask for a module
     target = make_target(batch, options.inference_dropout)
     draws = loop.inference(target, options.num_samples, progress)
     loop.optimizer.zero_grad(set_to_none=True)
     loss = objective(target, draws, progress)
     loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not type it
-    norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or math.inf)
+    norm = nn.utils.clip_grad_norm_(loop.parameters, options.clip_norm or math.inf)
     _update(loop, loss, norm)
     course.step += 1
     course.batch += 1
@@ -290,6 +301,7 @@ def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
     last = course.epoch >= options.epochs
     if validate is not None and (course.epoch % options.validate_every == 0 or last):
         loop.model.eval()
+        loop.inference.eval()
         scores = dict(validate())
         loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
         course.validated = course.epoch
