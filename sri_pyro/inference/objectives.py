@@ -28,11 +28,14 @@ class Trajectory:
     r"""What the authors' release does (``trajectory``): learn along the whole path.
 
     .. math:: \mathcal{L}(\theta) = -\sum_{k=0}^{K-1}\sum_b \log p_\theta(x_b \mid z_{k,b})
-              - \frac1B\sum_b \log p_\theta(x_b \mid z_{K,b})
+              - \frac1B\sum_b \log p_\theta(x_b, z_{K,b})
 
     The release never clears the weight gradients of the inner loop, so every z_k teaches the decoder, the
     prior draw z_0 included, and the end point counts 1 part in K B + 1. This is not Eq. 9 of the paper;
     it is here to be compared with.
+
+    The release has a fixed prior, whose :math:`\log p(z_K)` is a constant in :math:`\theta` and is left out
+    there; with it a prior that has weights learns, from the end of the run alone, as in Eq. 9.
 
     Raises:
         ValueError: If the draws do not carry their path.
@@ -50,4 +53,4 @@ class Trajectory:
         z = path.permute(2, 0, 1, 3).reshape(positions * num_samples, batch, dim)
         log_likelihood = target.log_likelihood(z).view(positions, num_samples, batch)
         along = log_likelihood[:-1].sum(0).mean(0).sum()
-        return -along - log_likelihood[-1].mean()
+        return -along - (target.log_prior(path[:, :, -1]) + log_likelihood[-1]).mean()

@@ -80,20 +80,42 @@ def test_draws_are_constants(name: str) -> None:
 
 def test_trajectory_is_what_the_release_accumulates() -> None:
     """Oracle: the release's loop by hand. Each inner step calls backward on the summed -log p(x | z_k) and nobody
-    clears the weights' gradients; then the batch mean at z_K is added.
+    clears the weights' gradients; then the batch mean at z_K is added, of log p(x, z_K) here, since this prior has
+    weights and the release's has none.
 
-    Catches z_0 left out, z_K counted as one more step, a mean in the inner loop, the prior learning.
+    Catches z_0 left out, z_K counted as one more step, a mean in the inner loop, a prior that never learns, or that
+    learns along the path.
     """
     model, batch = text()
     draws, target = draws_with_path(1), model.target(batch)
     for k in range(4):
-        nll = torch.stack([-score_by_hand(model, batch, b, draws.info["path"][0, b, k])[1] for b in range(4)])
-        (nll.sum() if k < 3 else nll.mean()).backward()
+        scores = [score_by_hand(model, batch, b, draws.info["path"][0, b, k]) for b in range(4)]
+        if k < 3:
+            (-torch.stack([log_likelihood for _, log_likelihood in scores]).sum()).backward()
+        else:
+            (
+                -torch.stack([log_prior + log_likelihood for log_prior, log_likelihood in scores]).mean()
+            ).backward()
     accumulated = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     assert_same(gradients(model, Trajectory()(target, draws, NOW)), accumulated)
     final = gradients(model, FinalState()(target, draws, NOW))  # positive control: another rule altogether
     assert any((a - b).abs().max() > 0.1 for a, b in zip(accumulated, final, strict=True))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_weight_of_a_model_learns(name: str) -> None:
+    """A learnable prior had no gradient under ``trajectory``, in silence; its rule is that of ``final``."""
+    model, batch = text()
+    draws, target = draws_with_path(2), model.target(batch)
+    names = list(dict(model.named_parameters()))
+    learned, final = (
+        dict(zip(names, gradients(model, rule(target, draws, NOW)), strict=True))
+        for rule in (OBJECTIVES[name](), FinalState())
+    )
+    assert all(gradient.abs().max() > 1e-6 for gradient in learned.values())
+    for part in ("prior.logits", "prior.means", "prior.log_scales"):
+        torch.testing.assert_close(learned[part], final[part], rtol=1e-9, atol=1e-12)
 
 
 def test_trajectory_averages_over_chains() -> None:
@@ -116,8 +138,7 @@ def test_trajectory_learns_from_a_recorded_run() -> None:
     loss = Trajectory()(target, draws, NOW)
     path = draws.info["path"]
     exact = (
-        -sum(target.log_likelihood(path[:, :, k]).sum() for k in range(3))
-        - target.log_likelihood(draws.z).mean()
+        -sum(target.log_likelihood(path[:, :, k]).sum() for k in range(3)) - target.log_joint(draws.z).mean()
     )
     assert loss.item() == pytest.approx(exact.item(), rel=1e-12)
     loss.backward()
