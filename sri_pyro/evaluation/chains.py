@@ -63,7 +63,9 @@ class Chains:
         reconstruction: Mean of -log p(x | z) over chains, nats, shape [n].
         log_joint: Mean of log p(x, z) over chains, shape [n].
         cross_entropy: Mean of -log p(z) over chains, shape [n].
-        entropy: Entropy of q, nats, shape [n]; NaN where no estimator applies.
+        entropy: Entropy of q, nats, shape [n]: the mean of -log q over chains where the inference has a density,
+            else the debiased Gaussian entropy, which over-states it; NaN where neither applies.
+        has_density: Whether it is the former, shape [n].
     """
 
     z: Tensor
@@ -75,6 +77,7 @@ class Chains:
     log_joint: Tensor
     cross_entropy: Tensor
     entropy: Tensor
+    has_density: Tensor
 
 
 @dataclass(frozen=True)
@@ -101,24 +104,38 @@ class StepTrace:
 
 def run_chains(target: Target, inference: Inference, options: EvaluationOptions) -> Chains:
     """Summarise M short runs of every sentence of a batch."""
-    z = infer(inference, target, options.num_chains if target.dim else HELD_OUT + 2)
-    zeros = z.new_zeros(z.shape[:-1])
-    weighted = score(target, z, zeros)
-    log_joint, log_likelihood = weighted.log_weight, weighted.log_likelihood
+    draws = infer(inference, target, options.num_chains if target.dim else HELD_OUT + 2)
+    z = draws.z
+    weighted = score(target, z, z.new_zeros(z.shape[:-1]))
+    with torch.no_grad():
+        log_prior = target.log_prior(z)
     fit, critic = moments(z.double()), moments(z[:-HELD_OUT].double())
-    enough = options.num_chains > target.dim + 1
-    entropy = gaussian_entropy(z) if enough and target.dim else torch.full_like(zeros[0], torch.nan)
+    if draws.log_q is not None:
+        entropy = -draws.log_q.double().mean(0)
+    else:
+        entropy = _gaussian_entropy(z) if target.dim else z.new_zeros(target.batch_size).double()
     return Chains(
         z=z[-options.exported_draws :],  # the last, among them the held-out ones
         mean=fit.mean,
         covariance=fit.covariance,
         critic_mean=critic.mean,
         critic_covariance=critic.covariance,
-        reconstruction=-log_likelihood.double().mean(0),
-        log_joint=log_joint.double().mean(0),
-        cross_entropy=(log_likelihood - log_joint).double().mean(0),
-        entropy=entropy.double() if target.dim else zeros[0].double(),
+        reconstruction=-weighted.log_likelihood.double().mean(0),
+        log_joint=weighted.log_weight.double().mean(0),
+        cross_entropy=-log_prior.double().mean(0),
+        entropy=entropy,
+        has_density=torch.full_like(entropy, draws.log_q is not None, dtype=torch.bool),
     )
+
+
+def _gaussian_entropy(z: Tensor) -> Tensor:
+    """The debiased Gaussian entropy, nats, shape [B]; NaN of too few chains, and where they diverged or stood still."""
+    entropy = z.new_full(z.shape[1:2], torch.nan, dtype=torch.float64)
+    factor, failed = torch.linalg.cholesky_ex(moments(z.double()).covariance)
+    known = (failed == 0) & factor.isfinite().all(-1).all(-1)
+    if len(z) > z.shape[-1] + 1 and bool(known.any()):
+        entropy[known] = gaussian_entropy(z[:, known]).double()
+    return entropy
 
 
 def trace_runs(target: Target, tracer: Inference, num_chains: int, log_px: Tensor) -> StepTrace:
@@ -130,9 +147,7 @@ def trace_runs(target: Target, tracer: Inference, num_chains: int, log_px: Tenso
     for z in path:
         prior, likelihood = target.value(z)
         log_joint.append((prior + likelihood).double().mean(0))
-        enough = num_chains > z.shape[-1] + 1
-        entropy = gaussian_entropy(z).double() if enough else torch.full_like(log_px, torch.nan)
-        kl.append(log_px - log_joint[-1] - entropy)
+        kl.append(log_px - log_joint[-1] - _gaussian_entropy(z))
     return StepTrace(
         sentence=np.arange(path.shape[2]),
         log_joint=torch.stack(log_joint, 1).cpu().numpy(),

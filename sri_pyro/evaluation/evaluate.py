@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from sri_pyro.evaluation.chains import HELD_OUT, Chains, EvaluationOptions, StepTrace, run_chains, trace_runs
 from sri_pyro.evaluation.evidence import EvidenceEstimator, SentenceEvidence, Weighted, estimate_evidence
 from sri_pyro.evaluation.metrics import (
+    EXACT_DENSITY,
+    GAUSSIAN_ENTROPY,
     ActiveUnits,
     active_units,
     jensen_check,
@@ -150,17 +152,21 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         chains.critic_mean, chains.critic_covariance.mean(0), chains.z[-min(HELD_OUT, len(chains.z)) :]
     )
     khat, threshold = column["khat"], column["khat_threshold"]
+    exact = bool(chains.has_density.all())
+    method = EXACT_DENSITY if exact else GAUSSIAN_ENTROPY
     estimates: dict[str, Estimate] = {
         "nll": mean_estimate(-column["log_px"]),
         "reconstruction": mean_estimate(column["reconstruction"]),
         "kl_posterior_prior": mean_estimate(column["kl_posterior_prior"], "self_normalised_importance"),
-        "kl_q_prior": mean_estimate(column["kl_q_prior"], "gaussian_entropy_lower_estimate"),
-        "kl_q_posterior": mean_estimate(column["kl_q_posterior"], "gaussian_entropy_lower_estimate"),
+        "kl_q_prior": mean_estimate(column["kl_q_prior"], method),
+        "kl_q_posterior": mean_estimate(column["kl_q_posterior"], method),
         "mutual_information": information,
     }
     # -inf, weights without variance, passes; NaN, no tail to fit, fails.
     fails = ~(khat < threshold)
-    check = jensen_check(-column["log_px"], column["reconstruction"], column["kl_q_prior"], binding=False)
+    check = jensen_check(
+        -column["log_px"], column["reconstruction"], column["kl_q_prior"], column["se"], binding=exact
+    )
     finite = khat[khat.isfinite()]
     return {
         "perplexity": asdict(ppl),

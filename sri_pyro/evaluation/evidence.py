@@ -25,6 +25,7 @@ from sri_pyro.numerics.weights import (
     pareto_smooth,
 )
 from sri_pyro.target import Inference, Target
+from sri_pyro.types import Draws
 
 LEAST_ESS = 30.0
 """An estimate whose effective sample size is smaller is not accepted either: k-hat can miss what was missed."""
@@ -188,11 +189,16 @@ def score(target: Target, z: Tensor, log_proposal: Tensor, rounds: int = 1) -> W
     )
 
 
-def infer(inference: Inference, target: Target, num_samples: int) -> Tensor:
-    """Independent draws of z in chunks that bound memory, shape [S, B, D], without a graph."""
+def infer(inference: Inference, target: Target, num_samples: int) -> Draws:
+    """Independent draws in chunks that bound memory, without a graph; their density where the inference has one."""
     chunk = max(1, COLUMNS // 2 // max(1, target.batch_size))
     sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
-    return torch.cat([inference(target, size).z.detach() for size in sizes])
+    parts = [inference(target, size).detach() for size in sizes]
+    log_q = [part.log_q for part in parts if part.log_q is not None]
+    return Draws(
+        z=torch.cat([part.z for part in parts]),
+        log_q=torch.cat(log_q) if len(log_q) == len(parts) else None,
+    )
 
 
 @dataclass(frozen=True)

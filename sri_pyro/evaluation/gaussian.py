@@ -74,7 +74,7 @@ class GaussianImportance:
         if target.dim == 0:
             return PriorImportance(self.num_samples)(target, inference)
         chains = max(self.pilot_chains, -(-POOLED_PILOTS // target.batch_size))
-        pilots = infer(inference, target, chains)
+        pilots = infer(inference, target, chains).z
         rows, own = all_rows(pilots), moments(pilots.double())
         unfitted = ~_finite(own)
         if bool(unfitted.any()):

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sri_pyro.evaluation.metrics import EXACT_DENSITY, GAUSSIAN_ENTROPY
 from sri_pyro.evaluation.verdicts import estimate, likelihood_is_trusted, number, refused_sentences, rounded
 
 METHODS = {
     "self_normalised_importance": "self-normalised importance weights",
-    "gaussian_entropy_lower_estimate": "Gaussian entropy: biased low by construction",
+    GAUSSIAN_ENTROPY: "Gaussian entropy: biased low by construction",
+    EXACT_DENSITY: "mean over draws of known density: unbiased",
     "infonce_gaussian": "InfoNCE with Gaussian critics: a lower bound",
 }
 """Estimators by the names they have in ``metrics.json``."""

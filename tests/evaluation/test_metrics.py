@@ -246,7 +246,7 @@ def test_critics_of_the_scored_draws_would_be_seen() -> None:
 
 def test_jensen_check_by_hand() -> None:
     nll, reconstruction = torch.tensor([40.0, 41.0, 42.0]), torch.tensor([30.0, 30.0, 30.0])
-    found = jensen_check(nll, reconstruction, torch.tensor([11.0, 12.0, 16.0]), binding=True)
+    found = jensen_check(nll, reconstruction, torch.tensor([11.0, 12.0, 16.0]), torch.zeros(3), binding=True)
     assert found.gap.value == pytest.approx(2.0)
     assert found.gap.se == pytest.approx(math.sqrt(3.0) / math.sqrt(3))
     assert not found.violated
@@ -265,6 +265,17 @@ def test_only_a_binding_gap_three_errors_below_zero_is_a_violation(
     nll = 40 + 10 * torch.randn(100)
     reconstruction = nll - 5.0
     kl = 5.0 + noise + gap / 10
-    found = jensen_check(nll, reconstruction, kl, binding)
+    found = jensen_check(nll, reconstruction, kl, torch.zeros(100), binding=binding)
     assert found.gap.se == pytest.approx(0.1)
     assert (found.binding, found.violated) == (binding, violated)
+
+
+@pytest.mark.parametrize(("gap", "se", "violated"), [(-0.04, 0.3, False), (-0.05, 0.3, True), (-0.002, math.nan, True),
+                                                     (-0.0009, 0.0, False)])  # fmt: skip
+def test_an_exact_inference_does_not_violate_by_the_bias_of_log_p(
+    gap: float, se: float, violated: bool
+) -> None:
+    """Gaps without scatter, as an exact posterior has: the NLL is too large by se^2 / 2 = 0.045, rounding by 0.001."""
+    nll = torch.full((50,), 40.0)
+    found = jensen_check(nll, nll - 5, torch.full((50,), 5 + gap), torch.full((50,), se), binding=True)
+    assert found.violated is violated

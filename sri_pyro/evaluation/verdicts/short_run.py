@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sri_pyro.evaluation.metrics import EXACT_DENSITY
 from sri_pyro.evaluation.verdicts.likelihood import better_weights, likelihood_is_trusted
 from sri_pyro.evaluation.verdicts.reading import (
     BIASED_LOW,
@@ -38,7 +39,7 @@ class _Compared:
         ratio: Of their variances.
         low: Lower end of its interval; NaN from fewer than ``FEWEST`` sentences.
         high: Upper end.
-        kl: KL(short run ‖ posterior), a lower estimate.
+        kl: KL(short run ‖ posterior), a lower estimate unless draws have a density.
         kl_low: Lower end of its interval.
         cold: Whether the noise scale is below 1.
         found: All of it in words.
@@ -152,8 +153,14 @@ def _spread_in_words(metrics: Mapping[str, Any], ratio: Estimate, kl: Estimate) 
     )
     found += f". KL(short run ‖ posterior) is {rounded(kl)} nats, " if math.isfinite(kl.value) else "."
     if math.isfinite(kl.value):
-        found += "a lower estimate." if interval(kl)[0] > 0 else f"{BIASED_LOW}."
+        found += _bias_in_words(kl)
     return found + (f" The noise scale is {scale:g}." if math.isfinite(scale) else "")
+
+
+def _bias_in_words(kl: Estimate) -> str:
+    if kl.method == EXACT_DENSITY:
+        return "a mean over draws of known density."
+    return "a lower estimate." if interval(kl)[0] > 0 else f"{BIASED_LOW}."
 
 
 def noise(metrics: Mapping[str, Any]) -> Verdict | None:

@@ -32,6 +32,28 @@ def test_jensen(gap: float, violated: bool, level: str, metrics_of: MetricsOf) -
     assert verdict(metrics, "jensen").level == level
 
 
+@pytest.mark.parametrize(
+    ("gap", "violated", "level"), [(0.3, False, "good"), (-0.01, False, "good"), (-0.2, True, "bad")]
+)
+def test_jensen_of_a_known_density_is_decided_by_chance_alone(
+    gap: float, violated: bool, level: str, metrics_of: MetricsOf
+) -> None:
+    """Without a Gaussian entropy there is nothing innocent left to say of it, and nothing of it in the words."""
+    metrics = metrics_of("healthy")
+    gaps = {"value": gap, "se": 0.02, "num_samples": 9}
+    metrics["jensen"] |= {"gap": gaps, "binding": True, "violated": violated}
+    for name in ("kl_q_prior", "kl_q_posterior"):
+        metrics[name]["method"] = "monte_carlo_log_q"
+    found = verdict(metrics, "jensen")
+    assert found.level == level
+    assert " Binding: this KL is a mean over draws of known density" in found.evidence
+    assert "a mean over draws of known density" in verdict(metrics, "short_run").evidence
+    for words in (found.evidence + found.advice, verdict(metrics, "short_run").evidence):
+        assert "Gaussian" not in words
+        assert "lower estimate" not in words
+    assert "Gaussian" in verdict(metrics_of("healthy"), "short_run").evidence  # positive control
+
+
 def test_a_lower_estimate_below_zero_certifies_nothing(metrics_of: MetricsOf) -> None:
     """-0.141 +- 0.018 is eight standard errors below zero: the error leaves out the bias."""
     metrics = put(metrics_of("healthy"), "kl_q_posterior", -0.141, 0.018)
