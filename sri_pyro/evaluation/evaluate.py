@@ -37,7 +37,8 @@ class Evaluation:
     Attributes:
         table: One row per sentence: ``id``, ``num_tokens``, ``log_px``, ``se``, ``khat``,
             ``khat_threshold``, ``ess``, ``num_samples``, ``rounds``, ``reconstruction``, ``kl_q_prior``,
-            ``kl_posterior_prior``, ``kl_q_posterior``.
+            ``kl_posterior_prior``, ``kl_q_posterior``; of the estimator ``jacobian`` also ``negative_share`` and
+            ``smallest_eigenvalue``.
         metrics: The headline numbers, JSON-able.
         units: The active-unit analysis.
         chains: Short-run draws and their moments, rows as in the table.
@@ -54,6 +55,9 @@ class Evaluation:
     trace: StepTrace | None
     tokens: list[list[int]] = field(repr=False)
 
+
+FOLDING = ("negative_share", "smallest_eigenvalue")
+"""What ``jacobian`` says of each sentence's steps: they fold where the smallest eigenvalue is not positive."""
 
 Watch = Callable[[int], None]
 """Told how many sentences are done."""
@@ -139,6 +143,7 @@ def _collect(
         "kl_posterior_prior": evidence.kl_posterior_prior,
         "kl_q_posterior": evidence.log_px - chains.log_joint - chains.entropy,
     }
+    columns |= {name: value for name in FOLDING if (value := getattr(proposal, name)) is not None}
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
     units = active_units(chains.mean, chains.covariance, num_chains, chains.z[-1])
     return Evaluation(table, _headline(table, units, chains), units, chains, proposal, trace, rows)
@@ -168,6 +173,14 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         -column["log_px"], column["reconstruction"], column["kl_q_prior"], column["se"], binding=exact
     )
     finite = khat[khat.isfinite()]
+    folding = {}
+    if set(FOLDING) <= set(column):
+        smallest = column["smallest_eigenvalue"]
+        folding["folding"] = {
+            "folded_sentences": int((smallest <= 0).sum()),
+            "negative_share": float(column["negative_share"].mean()),
+            "smallest_eigenvalue": float(smallest.min()),
+        }
     return {
         "perplexity": asdict(ppl),
         **{name: asdict(estimate) for name, estimate in estimates.items()},
@@ -181,6 +194,7 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         },
         "ess": {"median": float(column["ess"].median()), "min": float(column["ess"].min())},
         "jensen": asdict(check),
+        **folding,
     }
 
 

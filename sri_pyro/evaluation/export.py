@@ -16,7 +16,7 @@ from torch import Tensor
 from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.diagnostics import export, to_netcdf
-from sri_pyro.evaluation.evaluate import Evaluation
+from sri_pyro.evaluation.evaluate import FOLDING, Evaluation
 from sri_pyro.evaluation.latent_space import describe
 
 MOST_VALUES = 8_000_000
@@ -27,7 +27,7 @@ EVIDENCE = (
     "log_px", "se", "khat", "khat_threshold", "ess", "num_samples", "rounds", "reconstruction",
     "kl_q_prior", "kl_posterior_prior", "kl_q_posterior",
 )  # fmt: skip
-"""Columns of the table of sentences that go into the group ``evidence``."""
+"""Columns of the table of sentences that go into the group ``evidence``, before those of ``FOLDING``."""
 
 ABOUT = {
     "posterior/z": ("1", "codes: end points of independent short runs, in the inference's own law q"),
@@ -46,6 +46,8 @@ ABOUT = {
     "evidence/kl_q_prior": ("nat", "KL(short run || prior); a lower estimate unless metrics.json names another method"),
     "evidence/kl_posterior_prior": ("nat", "KL(posterior || prior) by self-normalised importance weights"),
     "evidence/kl_q_posterior": ("nat", "KL(short run || posterior), by the same method"),
+    "evidence/negative_share": ("1", "share of runs whose map has a negative determinant (estimator jacobian)"),
+    "evidence/smallest_eigenvalue": ("1", "smallest eigenvalue of a step's Jacobian; at or below 0 a step folds"),
     "trajectory/energy": ("nat", "-log p(x, z_k), mean over the runs of a sentence"),
     "trajectory/kl_posterior": ("nat", "KL(q_k || posterior), a lower estimate from a Gaussian entropy"),
     "trajectory/gradient_norm": ("nat", "norm of the gradient of log p(x, z_k) in z, mean over runs"),
@@ -117,8 +119,8 @@ def export_arguments(
         raise ValueError(
             f"an export needs the text of every sentence; got {len(texts)} texts for {len(table)} sentences."
         )
-    evidence = {name: table[name].to_numpy() for name in EVIDENCE}
-    dims: dict[str, Sequence[str]] = dict.fromkeys(EVIDENCE, ("sentence",))
+    evidence = {name: table[name].to_numpy() for name in (*EVIDENCE, *FOLDING) if name in table}
+    dims: dict[str, Sequence[str]] = dict.fromkeys(evidence, ("sentence",))
     coords: dict[str, Any] = {"sentence": table["id"].to_numpy()}
     proposal = evaluation.proposal
     keep = _affordable(proposal.z)

@@ -34,6 +34,10 @@ def summary(metrics: Mapping[str, Any]) -> str:
     n = f"{ppl['num_sentences']:,} held-out sentences"
     if refused := refused_sentences(metrics):
         text = f"No perplexity can be stated: {refused:,} of {n} have no valid estimate of log p(x)"
+        folding = metrics.get("folding", {})
+        if folding.get("folded_sentences"):
+            share = number(folding["negative_share"])
+            text += f", for steps of their runs fold ({share:.1%} of all runs have a negative determinant)"
     elif not likelihood_is_trusted(metrics):
         text = f"No perplexity can be stated: the importance weights of {n} are not to be trusted"
     else:
@@ -110,6 +114,7 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
 def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """How good the importance weights are, and the short run beside the posterior that they show."""
     khat, ess = metrics["khat"], metrics["ess"]
+    folding = metrics.get("folding")
     rows = [
         Row(
             "k-hat below its threshold",
@@ -119,6 +124,15 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
         ),
         Row("Effective draws, median", f"{number(ess['median']):.0f}", f"Smallest {number(ess['min']):.0f}."),
     ]
+    if folding is not None:
+        rows.append(
+            Row(
+                "Runs of negative determinant",
+                f"{number(folding['negative_share']):.1%} of runs",
+                f"Steps fold on {folding['folded_sentences']:,} sentences; smallest eigenvalue "
+                f"{number(folding['smallest_eigenvalue']):.3g}.",
+            )
+        )
     if "posterior_spread_ratio" in metrics:
         note = "1 is right; below 1 is over-confident"
         rows.append(_row("Variance, short run / posterior", metrics["posterior_spread_ratio"], note))

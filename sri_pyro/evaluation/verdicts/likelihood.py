@@ -96,11 +96,14 @@ def _refused(metrics: Mapping[str, Any]) -> Verdict:
             + better_weights(metrics),
         )  # fmt: skip
     on = f"on {refused:,} of {total:,} sentences"
-    if option(metrics, "evaluation", "estimator", "kind") == "jacobian":
+    folding = metrics.get("folding", {})
+    if folding.get("folded_sentences"):
         return Verdict(
             "likelihood", "bad", "There is no likelihood: the estimator refused.",
             f"The estimator 'jacobian' refused {on}: steps of their runs fold (I + s H is not positive definite), so "
-            "that several starts end in one place and its weights would over-state p(x).",
+            "that several starts end in one place and its weights would over-state p(x). Of all runs "
+            f"{number(folding['negative_share']):.1%} have a map of negative determinant; the smallest eigenvalue of a "
+            f"step is {number(folding['smallest_eigenvalue']):.3g}.",
             "Evaluate with the estimator 'gaussian', which does not need steps that are one-to-one, or 'annealed'.",
         )  # fmt: skip
     return Verdict(

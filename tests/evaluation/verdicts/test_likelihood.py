@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sri_pyro.evaluation.headline import summary
 from sri_pyro.evaluation.verdicts import likelihood_is_trusted
 from tests.evaluation.verdicts.helpers import Metrics, MetricsOf, verdict
 
@@ -46,13 +47,21 @@ def test_a_refusal_says_how_many_sentences_and_why(metrics_of: MetricsOf) -> Non
     metrics = with_estimator(metrics_of("healthy"), "jacobian")
     metrics["perplexity"]["estimate"] = None
     metrics["nll"]["num_samples"] = 44
+    metrics["folding"] = {"folded_sentences": 4, "negative_share": 0.025, "smallest_eigenvalue": -0.31}
     metrics["khat"] |= {"share_below": 0.0, "failed_sentences": 48, "max": None}
     found = verdict(metrics, "likelihood")
     assert found.headline == "There is no likelihood: the estimator refused."
     assert found.evidence.startswith(
         "The estimator 'jacobian' refused on 4 of 48 sentences: steps of their runs fold"
     )
-    assert "nan" not in found.evidence
+    assert found.evidence.endswith(
+        "Of all runs 2.5% have a map of negative determinant; the smallest eigenvalue of a step is -0.31."
+    )
+    assert summary(metrics).startswith(
+        "No perplexity can be stated: 4 of 48 held-out sentences have no valid estimate of log p(x), for steps of "
+        "their runs fold (2.5% of all runs have a negative determinant);"
+    )
+    assert " nan" not in found.evidence
     assert "'gaussian'" in found.advice
 
 
