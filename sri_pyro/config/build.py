@@ -94,7 +94,7 @@ def build(config: Config, corpus: Corpus, device: torch.device) -> Parts:
         model=model,
         inference=inference,
         objective=config.objective.build(),
-        hook=config.step_size.build(inference=inference),
+        hook=config.step_size.build(inference=inference, latent_dim=model.prior.dim),
         batches=LengthBuckets(corpus.train, training.batch_size, config.seed),
         training=training,
         validation=held_out,

@@ -121,7 +121,9 @@ PRIOR: Final = Table("prior", PRIORS)
 DECODER: Final = Table("decoder", DECODERS, VOCABULARY_FOLLOWS)
 INFERENCE: Final = Table("inference", INFERENCES)
 STEP_SIZE: Final = Table(
-    "step_size", {"tuner": StepSizeTuner, "none": Untuned}, {"inference": "the section inference"}
+    "step_size",
+    {"tuner": StepSizeTuner, "none": Untuned},
+    {"inference": "the section inference", "latent_dim": "dim of the prior"},
 )
 OBJECTIVE: Final = Table("objective", OBJECTIVES)
 

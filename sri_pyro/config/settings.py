@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_pyro.config import toml
+from sri_pyro.config.agreement import disagreements
 from sri_pyro.config.schema import ConfigError, Part, Reader, trial
 from sri_pyro.config.sections import (
     DECODER,
@@ -245,23 +246,28 @@ def _read(data: Mapping[str, Any]) -> Config:
     scalars = {name: data[name] for name in SCALARS if name in data}
     prior = reader.choice(PRIOR, model.get("prior", {}))
     inference = reader.choice(INFERENCE, tables["inference"])
-    decoder_follows = {"vocab_size": STAND_IN_VOCABULARY, "latent_dim": trial(prior, {}).dim if prior else 1}
-    tuned = {"inference": trial(inference, {})} if inference else {}
+    latent_dim = trial(prior, {}).dim if prior else 1
+    built = trial(inference, {}) if inference else None
     parts = {
         "experiment": reader.options("configuration", Experiment, scalars),
         "data": reader.choice(SOURCE, tables["data"]),
         "prior": prior,
-        "decoder": reader.choice(DECODER, model.get("decoder", {}), **decoder_follows),
+        "decoder": reader.choice(
+            DECODER, model.get("decoder", {}), vocab_size=STAND_IN_VOCABULARY, latent_dim=latent_dim
+        ),
         "inference": inference,
         # Without an inference there is nothing to try the tuner on; its own problems wait for the next attempt.
-        "step_size": reader.choice(STEP_SIZE, tables["step_size"], **tuned) if inference else None,
+        "step_size": reader.choice(STEP_SIZE, tables["step_size"], inference=built, latent_dim=latent_dim)
+        if inference
+        else None,
         "objective": reader.choice(OBJECTIVE, tables["objective"]),
         "training": reader.options("training", TrainingSection, tables["training"]),
         "validation": reader.options("validation", ValidationSection, tables["validation"]),
         "evaluation": reader.options("evaluation", EvaluationSection, tables["evaluation"]),
     }
-    if reader.problems:
-        raise ConfigError(reader.problems)
+    problems = [*reader.problems, *disagreements(built, parts["objective"], parts["evaluation"])]
+    if problems:
+        raise ConfigError(problems)
     return Config(**{name: part for name, part in parts.items() if part is not None})
 
 

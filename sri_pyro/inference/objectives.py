@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from torch import Tensor
 
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
+
+NEEDS_PATH: Final = (
+    "the learning rule 'trajectory' needs every position of the run, and these draws carry only the last; set "
+    "record_path = true on the inference 'short_run'."
+)
 
 
 class FinalState:
@@ -44,10 +51,7 @@ class Trajectory:
     def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
         """The released loss; a sum over the path, so clip its gradient as the release does."""
         if "path" not in draws.info:
-            raise ValueError(
-                "the learning rule 'trajectory' needs every position of the run, and these draws carry only "
-                "the last; set record_path = true on the inference 'short_run'."
-            )
+            raise ValueError(NEEDS_PATH)
         path = draws.info["path"].detach()
         num_samples, batch, positions, dim = path.shape
         z = path.permute(2, 0, 1, 3).reshape(positions * num_samples, batch, dim)

@@ -78,11 +78,7 @@ def jacobian_objective(
     References:
         Pang et al. (2021), Eqs. 12 and 16-18.
     """
-    if not inference.integrator.moves_position_only:
-        raise ValueError(
-            "the Jacobian objective needs a map of z alone, and 'baoab' moves a velocity too; use the "
-            "integrator 'ula' or 'lm', or the objective 'gaussian'."
-        )
+    _require_maps(inference)
     steps = _scaled(inference, scale)
     total = torch.zeros(())
     folded = False
@@ -152,6 +148,22 @@ def gaussian_gradient(target: Target, inference: ShortRunLangevin, scale: float,
     return float((direction * z_t.double()).sum(-1).mean())
 
 
+def _require_maps(inference: ShortRunLangevin) -> None:
+    if not inference.integrator.moves_position_only:
+        raise ValueError(
+            "the Jacobian objective needs a map of z alone, and 'baoab' moves a velocity too; use the "
+            "integrator 'ula' or 'lm', or the objective 'gaussian'."
+        )
+
+
+def _require_chains(num_chains: int, dim: int) -> None:
+    if num_chains <= dim + 1:
+        raise ValueError(
+            f"tuning the step size by the Gaussian entropy of {dim} latent dimensions needs num_chains of at "
+            f"least {dim + 2}; got {num_chains}. Raise num_chains."
+        )
+
+
 def _scaled(inference: ShortRunLangevin, scale: float) -> list[float]:
     return [scale * step for step in inference.step_schedule(inference.num_steps)]
 
@@ -177,9 +189,11 @@ class StepSizeTuner:
         learning_rate: Of the gradient method.
         smallest: The scale never falls below this.
         largest: The scale never rises above this.
+        latent_dim: D, where it is known, so that too few chains are told here and not at the first tuning.
 
     Raises:
-        ValueError: If an option is out of range, or ``gradient`` is asked of the Jacobian objective.
+        ValueError: If an option is out of range, the chains are too few for the entropy, ``gradient`` is asked
+            of the Jacobian objective, or that objective of an integrator that moves a velocity.
     """
 
     def __init__(
@@ -194,6 +208,7 @@ class StepSizeTuner:
         learning_rate: float = 0.05,
         smallest: float = 0.05,
         largest: float = 4.0,
+        latent_dim: int | None = None,
     ) -> None:
         if every < 1 or num_chains < 2 or num_sentences < 1 or not factors or min(factors) <= 0:
             raise ValueError(
@@ -215,6 +230,10 @@ class StepSizeTuner:
                 "the gradient in the step size is written for the objective 'gaussian'; tune the objective "
                 "'jacobian' by method = 'grid'."
             )
+        if objective == "jacobian":
+            _require_maps(inference)
+        elif latent_dim is not None:
+            _require_chains(num_chains, latent_dim)
         self.inference = inference
         self.method = method
         self.objective = gaussian_objective if objective == "gaussian" else jacobian_objective
@@ -237,6 +256,8 @@ class StepSizeTuner:
 
     def tune(self, target: Target) -> dict[str, float]:
         """Move the scale once, on the sentences of a target."""
+        if self.objective is gaussian_objective:
+            _require_chains(self.num_chains, target.dim)
         noise = CommonNoise(target, self.num_chains, self.inference.num_steps)
         scale = float(self.inference.step_scale)
         if self.method == "grid":

@@ -3,12 +3,12 @@
 import logging
 import math
 import re
-from dataclasses import replace
 
 import pytest
 import torch
 
 from sri_pyro.inference import ShortRunLangevin, StepSizeTuner
+from sri_pyro.numerics.langevin import Baoab
 from sri_pyro.numerics.schedules import ConstantSteps
 from sri_pyro.target import Target
 from sri_pyro.types import Batch, Progress
@@ -159,9 +159,31 @@ def test_the_papers_objective_has_no_gradient_method() -> None:
         StepSizeTuner(ula(), method="gradient", objective="jacobian")
 
 
-def test_too_few_chains_for_the_dimension_are_refused() -> None:
-    """The debiased entropy needs more than D + 1 chains; the sentence says so."""
-    oracle = LinearGaussian.build("flat", dim=6, information=2.0)
-    target = oracle.target(torch.zeros(2, 6))
-    with pytest.raises(ValueError, match="7"):
-        StepSizeTuner(ula(ConstantSteps(0.05), 2), num_chains=7).tune(replace(target))
+@pytest.mark.parametrize("method", ["grid", "gradient"])
+def test_too_few_chains_for_the_dimension_are_refused(method: str) -> None:
+    """The debiased entropy needs more than D + 1 chains: told when built where D is known, when tuned where not.
+
+    D + 2 chains are enough, and the paper's objective, which has no entropy of the chains, needs none.
+    """
+    sentence = (
+        "tuning the step size by the Gaussian entropy of 6 latent dimensions needs num_chains of at least 8; got "
+        "7. Raise num_chains."
+    )
+    run = ula(ConstantSteps(0.05), 2)
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        StepSizeTuner(run, method=method, num_chains=7, latent_dim=6)
+    target = LinearGaussian.build("flat", dim=6, information=2.0).target(torch.zeros(2, 6))
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        StepSizeTuner(run, method=method, num_chains=7).tune(target)
+    StepSizeTuner(run, method=method, num_chains=8, latent_dim=6).tune(target)
+    StepSizeTuner(run, objective="jacobian", num_chains=2, latent_dim=6).tune(target)
+
+
+def test_the_papers_objective_is_refused_where_a_velocity_moves() -> None:
+    """When built, not after the first 2000 steps."""
+    sentence = (
+        "the Jacobian objective needs a map of z alone, and 'baoab' moves a velocity too; use the integrator 'ula' "
+        "or 'lm', or the objective 'gaussian'."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        StepSizeTuner(ShortRunLangevin(3, Baoab()), objective="jacobian")

@@ -1,0 +1,76 @@
+"""Parts that do not go together are told by the configuration, not by step 2000 or after the training.
+
+Oracle: the sentences that the parts themselves raise where they meet, which must be the same.
+"""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from sri_pyro.config import parse_config
+from sri_pyro.config.agreement import NEEDS_MAPS
+from sri_pyro.evaluation import JacobianImportance
+from sri_pyro.inference import ShortRunLangevin, Trajectory
+from sri_pyro.numerics.langevin import Baoab
+from sri_pyro.types import Draws, Progress
+from tests.configurations import PCFG, problems
+from tests.oracles import standard_normal_target
+
+NEEDS_PATH = (
+    "the learning rule 'trajectory' needs every position of the run, and these draws carry only the last; set "
+    "record_path = true on the inference 'short_run'."
+)
+TOO_FEW = (
+    "step_size 'tuner': tuning the step size by the Gaussian entropy of 100 latent dimensions needs num_chains of at "
+    "least 102; got 96. Raise num_chains."
+)
+VELOCITY = (
+    "step_size 'tuner': the Jacobian objective needs a map of z alone, and 'baoab' moves a velocity too; use the "
+    "integrator 'ula' or 'lm', or the objective 'gaussian'."
+)
+PAPER_100: dict[str, Any] = {"preset": "paper", "model": {"prior": {"dim": 100}}}
+BAOAB: dict[str, Any] = {"inference": {"integrator": "baoab"}}
+JACOBIAN: dict[str, Any] = {"evaluation": {"estimator": "jacobian"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "sentences"),
+    [
+        (PAPER_100, [TOO_FEW]),
+        (PAPER_100 | {"step_size": {"num_chains": 102}}, []),
+        (PAPER_100 | {"step_size": {"objective": "jacobian"}}, []),
+        (BAOAB | {"preset": "paper", "step_size": {"objective": "jacobian"}}, [VELOCITY]),
+        (BAOAB | {"preset": "paper"}, []),
+        ({"step_size": {"kind": "tuner", "latent_dim": 3}},
+         ["step_size 'tuner': latent_dim follows from dim of the prior; leave it out"]),
+        (BAOAB | JACOBIAN, [NEEDS_MAPS]),
+        (JACOBIAN, []),
+        ({"inference": "prior"} | JACOBIAN, [NEEDS_MAPS]),
+        ({"inference": "tests.test_agreement:Mine"} | JACOBIAN, []),
+        ({"objective": "trajectory"}, [NEEDS_PATH]),
+        ({"objective": "trajectory", "inference": "prior"}, [NEEDS_PATH]),
+        ({"objective": "trajectory", "inference": {"record_path": True}}, []),
+        ({"objective": "trajectory", "inference": "tests.test_agreement:Mine"}, []),
+        (BAOAB | JACOBIAN | PAPER_100 | {"objective": "trajectory"}, [TOO_FEW, NEEDS_PATH, NEEDS_MAPS]),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_go_together(data: dict[str, Any], sentences: list[str]) -> None:
+    """All at once; and what does go together, or comes from outside, is left alone."""
+    if sentences:
+        assert problems(data) == sentences
+    else:
+        parse_config(PCFG | data)
+
+
+class Mine(torch.nn.Module):
+    """An inference from outside, of which nothing is known."""
+
+
+def test_the_parts_themselves_say_the_same() -> None:
+    target = standard_normal_target(lambda z: -z.square().sum(-1), batch_size=2, dim=2)
+    with pytest.raises(ValueError, match=f"^{re.escape(NEEDS_MAPS)}$"):
+        JacobianImportance(3)(target, ShortRunLangevin(2, Baoab(), record_path=True))
+    with pytest.raises(ValueError, match=f"^{re.escape(NEEDS_PATH)}$"):
+        Trajectory()(target, Draws(torch.zeros(1, 2, 2)), Progress(0, 0.0))
