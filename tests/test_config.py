@@ -1,6 +1,7 @@
 """Configurations: every complaint by its whole sentence, every file read or refused, every experiment valid."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from sri_pyro.config import ConfigError, parse_config, read_config
 from sri_pyro.config.build import find_device
+from sri_pyro.config.sections import Experiment
 from sri_pyro.config.settings import merged
 from tests.configurations import PCFG, problems
 
@@ -110,6 +112,22 @@ def test_unknown_device_is_told_before_anything_runs() -> None:
         find_device("cuda:7")
     with pytest.raises(ConfigError, match=r"^there is no device 'gpu' here; available: cpu"):
         find_device("gpu")
+
+
+def test_every_device_that_is_promised_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the names in the option's own documentation, on a machine said to have two GPUs.
+
+    Catches a device that is documented and never listed, as ``mps`` was: the buffers in double precision cannot go
+    there.
+    """
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    promised = re.search(r"device: (.*?)\.", str(Experiment.__doc__), re.DOTALL)
+    assert promised is not None
+    names = re.findall(r"``(.*?)``", promised[1])
+    assert len(names) >= 3
+    assert [str(find_device(name)) for name in names] == names
+    with pytest.raises(ConfigError, match=r"^there is no device 'mps' here; available: cpu, cuda:0, cuda:1$"):
+        find_device("mps")
 
 
 def test_a_misspelt_preset_is_guessed() -> None:

@@ -110,7 +110,7 @@ def evaluation_section(config: Config) -> EvaluationSection:
 
 
 def available_devices() -> list[str]:
-    """The devices of this machine, by the names that a configuration uses."""
+    """The devices of this machine, by the names that a configuration uses; all of them know float64."""
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
