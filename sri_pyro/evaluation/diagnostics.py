@@ -216,12 +216,13 @@ def elpd(
         log_px: Nats per sentence, shape [n].
         se: Monte Carlo standard error of each, nats, shape [n].
         khat: Pareto shape of each sentence's weights, shape [n].
-        num_samples: Importance samples per sentence, which set the threshold on k-hat.
+        num_samples: Importance samples per sentence, which set the threshold on k-hat. One, as in the table of a
+            language model, says that log p(x) is exact: k-hat is -inf and the threshold 0.7.
         sentences: Labels, shape [n]; 0 to n - 1 if None.
         name: What the numbers are called in plots.
 
     Raises:
-        ValueError: If there are fewer than two sentences, or the arrays differ in length.
+        ValueError: If there are fewer than two sentences or no samples, or the arrays differ in length.
 
     Example:
         >>> result = elpd([-40.0, -42.0], [0.1, 0.1], [0.2, 0.9], num_samples=1000)
@@ -243,7 +244,7 @@ def elpd(
         key: xr.DataArray(value.astype(float), dims="sentence", coords={"sentence": labels}, name=key)
         for key, value in columns.items()
     }
-    n, good_k = labels.size, khat_threshold(num_samples)
+    n, good_k = labels.size, 0.7 if num_samples == 1 else khat_threshold(num_samples)
     common = {
         "se": float(np.sqrt(n * columns["log_px"].var(ddof=1))),
         "n_samples": num_samples,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -19,7 +17,6 @@ import xarray as xr
 import sri_pyro
 from sri_pyro.evaluation import labelling
 from sri_pyro.evaluation.diagnostics import (
-    elpd,
     export,
     from_netcdf,
     load_arviz,
@@ -27,10 +24,8 @@ from sri_pyro.evaluation.diagnostics import (
     summary_table,
     to_netcdf,
 )
-from sri_pyro.numerics.weights import khat_threshold, pareto_smooth
+from sri_pyro.numerics.weights import pareto_smooth
 
-matplotlib.use("Agg")
-CLASSIC = importlib.metadata.version("arviz").startswith("0.")
 SENTENCES = np.array(["test-3", "test-7", "test-19", "test-20", "test-41"])
 
 
@@ -65,13 +60,6 @@ def exported() -> Any:
 
 def names_of(data: Any) -> set[str]:
     return set(data.children) if hasattr(data, "children") else set(data.groups())
-
-
-def held_out(shift: float, khat: np.ndarray | None = None) -> Any:
-    rng = np.random.default_rng(5)
-    log_px = rng.normal(-40.0, 8.0, size=300) + shift * rng.normal(1.0, 1.0, size=300)
-    khat = np.full(300, 0.3) if khat is None else khat
-    return elpd(log_px, np.full(300, 0.1), khat, num_samples=512)
 
 
 def test_importing_the_file_does_not_import_arviz() -> None:
@@ -194,50 +182,6 @@ def test_reading_what_is_not_there_or_not_netcdf(tmp_path: Path) -> None:
             from_netcdf(path)
 
 
-def test_elpd_is_the_sum_of_held_out_evidence() -> None:
-    """Closed form: total, its standard error over sentences, threshold and warning."""
-    result = elpd([-40.0, -44.0, -36.0], [0.1, 0.2, 0.3], [0.1, 0.2, 0.64], num_samples=512)
-    total = result["elpd_loo"] if CLASSIC else result.elpd
-    assert total == -120.0
-    assert result["se"] == pytest.approx(np.sqrt(3 * 16.0))
-    assert result["good_k"] == khat_threshold(512)
-    assert result["warning"] is True
-    assert result["mc_se"].values.tolist() == [0.1, 0.2, 0.3]
-    assert "512" in str(result)
-    assert held_out(0.0)["warning"] is False
-
-
-@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.sort_values")  # ArviZ 0.23's
-def test_arviz_compares_two_models_pairwise() -> None:
-    """Oracle: the paired difference and its standard error, by numpy.
-
-    Unpaired, the standard error would be 1.4 * 8 * sqrt(300) = 196 nats instead of 17.
-    """
-    az = load_arviz()
-    good, bad = held_out(0.0), held_out(-1.0)
-    pointwise = [result["loo_i"] if CLASSIC else result.elpd_i for result in (good, bad)]
-    difference = (pointwise[0] - pointwise[1]).values
-    unrounded = {} if CLASSIC else {"round_to": "none"}
-    table = az.compare({"bad": bad, "good": good}, **unrounded)
-    assert list(table.index) == ["good", "bad"]
-    assert abs(table.loc["bad", "elpd_diff"]) == pytest.approx(difference.sum())
-    assert table.loc["bad", "dse"] == pytest.approx(np.sqrt(300 * difference.var()))
-    assert 10 < table.loc["bad", "dse"] < 25
-
-
-@pytest.mark.filterwarnings("ignore:.*alias_mapping")  # matplotlib 3.11 about ArviZ 0.23
-def test_arviz_plots_khat() -> None:
-    """Also where a sentence has no tail (-inf), too few draws (NaN), or a lost fit (+inf)."""
-    az = load_arviz()
-    khat = np.linspace(-0.2, 1.1, 300)
-    khat[[3, 4, 5]] = -np.inf, np.nan, np.inf
-    plot = az.plot_khat(held_out(0.0, khat))
-    axes = plot if CLASSIC else plot.get_target("pareto_k", {})
-    drawn = [np.asarray(c.get_offsets()) for c in axes.collections if len(c.get_offsets()) == 300]
-    assert len(drawn) == 1
-    np.testing.assert_allclose(drawn[0][6:, 1], khat[6:])
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -288,15 +232,6 @@ def test_arviz_plots_khat() -> None:
 def test_an_export_that_does_not_fit(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         export(**change)
-
-
-def test_elpd_of_unequal_arrays() -> None:
-    message = (
-        "log_px, se, khat and sentences must have one value per sentence, for at least two "
-        "sentences; got shapes {'log_px': (3,), 'se': (2,), 'khat': (3,), 'sentences': (3,)}."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        elpd(np.zeros(3), np.zeros(2), np.zeros(3), num_samples=100)
 
 
 def test_the_known_axes_follow_one_convention() -> None:
