@@ -83,7 +83,9 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
                 f"{number(floor['perplexity']):.4g}",
                 "The exact law of these sentences: a floor for every model.",
             ),
-            _row("Excess over the truth", floor["excess"], "KL(truth ‖ model), nats a sentence"),
+            _row("Excess over the truth", floor["excess"], "KL(truth ‖ model), nats a sentence")
+            if trusted
+            else _withheld("Excess over the truth"),
         ]
     return rows
 
@@ -91,17 +93,18 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
 def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """What the code holds."""
     units, information = metrics["active_units"], metrics["mutual_information"]
-    name, divergence = "KL(posterior ‖ prior)", metrics["kl_posterior_prior"]
+    trusted = likelihood_is_trusted(metrics)
+    of_model, of_run = "KL(posterior ‖ prior)", "KL(short run ‖ posterior)"
     cap = math.log(max(1, int(information["num_samples"])))
     naive = f"Naive count, which noise inflates: {units['naive_count']} (single draws: "
     naive += f"{units['naive_single_draw_count']})"
     return [
         _row("Reconstruction", metrics["reconstruction"], "-log p(x | z) over short runs, nats a sentence"),
-        _row(name, divergence, "does not depend on the short run")
-        if likelihood_is_trusted(metrics)
-        else _withheld(name),
+        _row(of_model, metrics["kl_posterior_prior"], "does not depend on the short run")
+        if trusted
+        else _withheld(of_model),
         _row("KL(short run ‖ prior)", metrics["kl_q_prior"]),
-        _row("KL(short run ‖ posterior)", metrics["kl_q_posterior"]),
+        _row(of_run, metrics["kl_q_posterior"]) if trusted else _withheld(of_run),
         _row("Mutual information", information, f"cannot exceed log n = {cap:.2f}"),
         Row(
             "Active units, corrected",

@@ -18,7 +18,7 @@ import torch
 
 from sri_pyro.evaluation import Evaluation, figures, latent_figures
 from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
-from sri_pyro.evaluation.headline import summary
+from sri_pyro.evaluation.headline import headline, summary
 from sri_pyro.evaluation.report import render, write_report
 from sri_pyro.evaluation.report_inputs import load_report_inputs
 
@@ -180,6 +180,10 @@ def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: Eval
     assert "do not believe the right halves" in text
     for number in (ppl["estimate"], ppl["lower"], ppl["upper"]):
         assert f"{number:.4g}" not in text
+    excess = {"value": 0.5, "se": 0.1, "num_samples": 9}
+    rows = headline({**evaluation.metrics, "floor": {"perplexity": 20.0, "excess": excess}})
+    withheld = {row.name for row in rows if row.value == "not shown"}
+    assert withheld >= {"Perplexity", "KL(posterior ‖ prior)", "KL(short run ‖ posterior)", "Excess over the truth"}
 
 
 def test_a_language_model_has_a_page_without_codes(run_of: RunOf) -> None:
