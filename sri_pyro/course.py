@@ -21,13 +21,21 @@ class Training:
         optimizer: ``adam`` or ``sgd`` (without momentum, as in the literature's LSTM baselines).
         learning_rate: Its initial learning rate.
         decay: ``none``; ``plateau``: multiply the rate by ``decay_factor`` when validation has not improved
-            for ``patience`` validations, go back to the best weights, and stop after ``max_decays`` decays
-            (He et al. 2019: sgd at 1.0, factor 0.5, patience 2, 5 decays); ``cosine``: fall to
-            ``decay_factor`` of the rate over all epochs.
+            for ``patience`` validations, and go back to the best weights; ``steady``: once it has not, multiply
+            the rate after every validation from then on, and go back nowhere; ``cosine``: fall to
+            ``decay_factor`` of the rate over all epochs, or over each of ``cycles``. Published rules, all with
+            factor 0.5: He et al. 2019 and Li et al. 2019, ``plateau`` with sgd at 1.0 (or 0.5), patience 2 (or
+            5), hold 15, max_decays 4, since their code stops at the fifth halving; it counts patience against
+            the last loss that was not worse, we against the best. SA-VAE (Kim et al. 2018), ``steady`` with sgd
+            at 1.0, patience 1, hold 15, max_decays 5, so that the rate never falls below 0.03. Cyclical-VAE
+            (Fu et al. 2019), ``cosine`` with adam, 40 epochs and cycles 4, at a rate that falls to 0 and is set
+            once an epoch; ours is set at every step.
         decay_factor: See ``decay``.
-        patience: Validations without improvement before a decay; without ``plateau``, before stopping
-            early. 0 never stops early.
-        max_decays: See ``decay``.
+        patience: Validations without improvement before a decay; without ``plateau`` or ``steady``, before
+            stopping early. 0 never stops early.
+        max_decays: Decays that are trained with; where one more is due, training stops.
+        hold: Epochs at first in which neither ``plateau`` nor ``steady`` decays or stops; patience counts on.
+        cycles: Times that ``cosine`` falls, each from the whole rate.
         clip_norm: The gradient's norm is clipped here; 0 leaves it alone.
         validate_every: Epochs between validations.
         checkpoint_every: Weight steps between checkpoints; one is written after every validation too.
@@ -43,10 +51,12 @@ class Training:
     epochs: int = 30
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
-    decay: Literal["none", "plateau", "cosine"] = "none"
+    decay: Literal["none", "plateau", "steady", "cosine"] = "none"
     decay_factor: float = 0.5
     patience: int = 0
     max_decays: int = 5
+    hold: int = 0
+    cycles: int = 1
     clip_norm: float = 5.0
     validate_every: int = 1
     checkpoint_every: int = 200
@@ -58,8 +68,8 @@ class Training:
         bad = [
             f"{name} = {getattr(self, name)} (at least {least})"
             for name, least in {
-                "epochs": 1, "patience": 0, "max_decays": 0, "clip_norm": 0, "validate_every": 1,
-                "checkpoint_every": 1, "log_every": 1, "num_samples": 1,
+                "epochs": 1, "patience": 0, "max_decays": 0, "hold": 0, "cycles": 1, "clip_norm": 0,
+                "validate_every": 1, "checkpoint_every": 1, "log_every": 1, "num_samples": 1,
             }.items()
             if getattr(self, name) < least
         ]  # fmt: skip
@@ -67,10 +77,15 @@ class Training:
             bad.append(f"learning_rate = {self.learning_rate} (more than 0)")
         if not 0 < self.decay_factor < 1:
             bad.append(f"decay_factor = {self.decay_factor} (between 0 and 1)")
-        if self.decay == "plateau" and self.patience < 1:
-            bad.append(f"patience = {self.patience} (at least 1 with decay = 'plateau')")
+        if self.waits and self.patience < 1:
+            bad.append(f"patience = {self.patience} (at least 1 with decay = '{self.decay}')")
         if bad:
             raise ValueError(f"training options out of range: {', '.join(bad)}.")
+
+    @property
+    def waits(self) -> bool:
+        """Whether the rate decays for want of improvement."""
+        return self.decay in ("plateau", "steady")
 
     def scheduled_rate(self, epoch: float) -> float | None:
         """The learning rate after so many epochs; None where the rate follows from validation, or stays.
@@ -78,10 +93,15 @@ class Training:
         Example:
             >>> [Training(epochs=10, learning_rate=1.0, decay="cosine").scheduled_rate(e) for e in (0, 5, 10)]
             [1.0, 0.75, 0.5]
+            >>> twice = Training(epochs=20, learning_rate=1.0, decay="cosine", cycles=2)
+            >>> [twice.scheduled_rate(epoch) for epoch in (0, 5, 10, 15, 20)]
+            [1.0, 0.75, 1.0, 0.75, 0.5]
         """
         if self.decay != "cosine":
             return None
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / self.epochs)))
+        done = epoch * self.cycles / self.epochs
+        done = done % 1 if done < self.cycles else 1.0
+        fall = 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * (self.decay_factor + (1 - self.decay_factor) * fall)
 
 
@@ -126,9 +146,12 @@ class Course:
 
         Example:
             >>> patient = Training(decay="plateau", patience=2, max_decays=1)
-            >>> [Course(waited=waited, decays=decays).turn(patient) for waited, decays in ((1, 0), (2, 0), (2, 1))]
+            >>> [Course(1, waited=waited, decays=decays).turn(patient) for waited, decays in ((1, 0), (2, 0), (2, 1))]
             ['on', 'decay', 'stop']
         """
-        if not options.patience or self.waited < options.patience:
+        falling = options.decay == "steady" and self.decays > 0
+        if not options.patience or (self.waited < options.patience and not falling):
             return "on"
-        return "decay" if options.decay == "plateau" and self.decays < options.max_decays else "stop"
+        if options.waits and self.epoch <= options.hold:
+            return "on"
+        return "decay" if options.waits and self.decays < options.max_decays else "stop"

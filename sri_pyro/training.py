@@ -214,7 +214,7 @@ def fit(
 
 def _check(options: Training, validate: Validate | None, folder: Path | None, resume: bool) -> None:
     """Refuse what would otherwise do nothing, or end with the weights of another run."""
-    if validate is None and (options.patience or options.decay == "plateau"):
+    if validate is None and options.patience:  # and no other decay that waits is without patience
         raise ValueError(
             f"patience = {options.patience} and decay = '{options.decay}' wait for validations, and there are "
             "none; give fit a validate, or set patience = 0 and a decay that does not wait."
@@ -323,8 +323,9 @@ def _react(loop: _Loop) -> None:
         return
     course.decays += 1
     course.waited = 0
-    loop.go_back()
+    if options.decay == "plateau":
+        loop.go_back()
+        loop.optimizer.state.clear()  # He et al. build a new optimiser at each decay
     for group in loop.optimizer.param_groups:
         group["lr"] *= options.decay_factor
-    loop.optimizer.state.clear()  # He et al. build a new optimiser at each decay
     loop.history.add("event", step=course.step, message=f"learning rate decayed to {group['lr']:.3g}")

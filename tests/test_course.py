@@ -56,11 +56,11 @@ def test_a_better_validation_is_remembered_and_ends_the_waiting() -> None:
     ids=["never", "early", "early with a cosine", "decay", "no decay left"],
 )
 def test_what_waiting_leads_to(options: Training, turns: list[str]) -> None:
-    assert [Course(waited=waited).turn(options) for waited in range(4)] == turns
+    assert [Course(epoch=1, waited=waited).turn(options) for waited in range(4)] == turns
 
 
 def test_after_the_last_decay_waiting_ends_training() -> None:
     options = Training(patience=1, decay="plateau", max_decays=2)
-    assert [Course(waited=1, decays=decays).turn(options) for decays in range(4)] == [
+    assert [Course(epoch=1, waited=1, decays=decays).turn(options) for decays in range(4)] == [
         "decay", "decay", "stop", "stop",
     ]  # fmt: skip
