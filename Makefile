@@ -7,6 +7,8 @@ DEMO := runs/demo
 
 .PHONY: demo test lint types floors tests clean
 
+# One thread: on matrices so small, two wait for one another longer than they compute.
+demo: export OMP_NUM_THREADS = 1
 demo: $(VENV)/.for-demo
 	@$(BIN)/sri-pyro train experiments/demo.toml --out $(DEMO) --resume
 	@$(BIN)/sri-pyro evaluate $(DEMO) > $(DEMO)/headline.txt
