@@ -47,6 +47,8 @@ def train(
     The options of every part: sri-pyro show. A killed run continues with --resume and ends with the same
     weights, bit by bit.
 
+    Small models compute fastest on one thread: set OMP_NUM_THREADS=1, and look at the cost that is printed.
+
     The number of epochs is part of a run: its learning rate, its noise and its best weights follow from it. A
     finished run is therefore not extended; train again, with more epochs, into another folder.
     """

@@ -22,6 +22,9 @@ FALL = 30.0
 From a draw of the prior to one of the posterior the log joint rises, and where x says nothing it changes by the
 difference of two halves of chi-squares, each of D degrees of freedom. That it falls by D + 30 has a probability
 below exp(-27) for every D (Chernoff's bound)."""
+LASTING = 0.1
+"""Share of diverging chains beyond which a halving stays. A few steep sentences early in training must not shorten
+the steps of all that follow: a run that hardly leaves the prior teaches the decoder to ignore it."""
 MOST_HALVINGS = 20
 
 
@@ -33,7 +36,8 @@ class ShortRunLangevin(nn.Module):
 
     A chain that falls in its log joint as no sampler does, leaves every bounded region, or meets a value that
     is not finite, is a divergence: the event is logged, the steps are halved and the run starts again. In
-    training the halving stays, and a tuner may raise the scale again.
+    training the halving stays if more than a tenth of the chains diverged, for then the steps are at fault and
+    not a sentence; a tuner may raise the scale again.
 
     Args:
         num_steps: K.
@@ -99,6 +103,7 @@ class ShortRunLangevin(nn.Module):
             FloatingPointError: If chains diverge however small the steps are.
         """
         noise_scale = self.noise(progress)
+        lasting = 0
         for halvings in range(MOST_HALVINGS):
             steps = [0.5**halvings * step for step in self.step_sizes()]
             draws = self._run(target, num_samples, steps, noise_scale)
@@ -109,9 +114,10 @@ class ShortRunLangevin(nn.Module):
                 log_joint = torch.cat([log_joint, (log_prior + log_likelihood)[..., None]], -1)
             bad = diverged(draws.z, log_joint)
             if not bool(bad.any()):
-                if halvings and progress is not None:
-                    self.step_scale.mul_(0.5**halvings)
+                if progress is not None:
+                    self.step_scale.mul_(0.5**lasting)
                 return draws
+            lasting += float(bad.double().mean()) > LASTING
             log.warning(
                 "%d of %d chains diverged at step sizes up to %.3g; running them again at half the step.",
                 int(bad.sum()), bad.numel(), max(steps),

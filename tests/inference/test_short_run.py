@@ -163,7 +163,7 @@ def explosive() -> Target:
 def test_divergence_is_logged_and_halves_the_steps(
     make: Callable[[], Target], training: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Bounded, finite draws come back; in training the halving stays, in evaluation the tuned scale does."""
+    """Bounded, finite draws come back; in training the halving of many chains stays, in evaluation none does."""
     run = ShortRunLangevin(20, UnadjustedLangevin(), ConstantSteps(0.1)).train(training)
     with caplog.at_level(logging.WARNING):
         draws = run(make(), 16, progress=START if training else None)
@@ -171,14 +171,15 @@ def test_divergence_is_logged_and_halves_the_steps(
     assert draws.z.abs().max() < 100
     assert all(value.isfinite().all() for value in draws.info.values())
     pattern = (
-        r"^\d+ of 32 chains diverged at step sizes up to [\d.e-]+; running them again at half the step\.$"
+        r"^(\d+) of 32 chains diverged at step sizes up to [\d.e-]+; running them again at half the step\.$"
     )
     assert caplog.records
     assert all(r.levelno == logging.WARNING and re.match(pattern, r.getMessage()) for r in caplog.records)
     if training:
-        halvings = -math.log2(run.step_scale.item())
-        assert halvings == pytest.approx(round(halvings))
-        assert halvings == len(caplog.records)  # one event for each
+        counts = [int(re.match(pattern, r.getMessage())[1]) for r in caplog.records]  # one event for each
+        halvings = sum(count / 32 > 0.1 for count in counts)
+        assert halvings
+        assert run.step_scale.item() == pytest.approx(0.5**halvings)
     else:
         assert run.step_scale.item() == 1.0
 
@@ -195,6 +196,19 @@ def test_a_chain_that_only_falls_in_energy_has_diverged(training: bool) -> None:
     start, end = draws.info["log_joint"][..., 0], target.log_joint(draws.z)
     assert (end - start).min() > -62
     assert draws.z.abs().max() < 10
+
+
+def test_a_few_steep_sentences_shorten_no_step_of_those_to_come(caplog: pytest.LogCaptureFixture) -> None:
+    """One sentence of twenty is run again with its batch; the planted guard that lets every halving stay is red."""
+    curvature = torch.ones(20)
+    curvature[7] = 5000.0
+    target = standard_normal_target(lambda z: -0.5 * (curvature - 1) * z.square().sum(-1), 20, 1)
+    run = ShortRunLangevin(20, UnadjustedLangevin(), ConstantSteps(0.1)).train()
+    with caplog.at_level(logging.WARNING):
+        draws = run(target, 8, progress=START)
+    assert caplog.records
+    assert draws.z[:, 7].abs().max() < 10
+    assert run.step_scale.item() == 1.0
 
 
 def test_a_target_that_x_says_nothing_of_is_no_divergence(caplog: pytest.LogCaptureFixture) -> None:
