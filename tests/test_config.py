@@ -70,6 +70,10 @@ from tests.configurations import PCFG, problems
         ({"seed": -1}, "configuration: seed must be between 0 and 2^32 - 1; got -1."),
         ({"preset": "papper"}, "unknown preset 'papper'; known: default, language_model, paper, released. "
                                "Did you mean 'paper'?"),
+        ({"preset": ["default"]},
+         "preset must be one name in quotes; got ['default']; known: default, language_model, paper, released"),
+        ({"preset": {"kind": "paper"}},
+         "preset must be one name in quotes; got {'kind': 'paper'}; known: default, language_model, paper, released"),
         ({"modle": {}}, "unknown section 'modle'; known: data, device, evaluation, inference, model, objective, "
                         "preset, seed, step_size, training, validation. Did you mean 'model'?"),
     ],

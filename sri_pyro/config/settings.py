@@ -178,9 +178,10 @@ def _gathered(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, An
 def _on_preset(data: Mapping[str, Any]) -> Config:
     preset = data.get("preset", Experiment.preset)
     known = presets()
+    if not isinstance(preset, str):  # a list or a table could not even be looked up
+        raise ConfigError([f"preset must be one name in quotes; got {shown(preset)}; known: {listed(known)}"])
     if preset not in known:
-        close = meant(preset, known) if isinstance(preset, str) else ""
-        raise ConfigError([f"unknown preset {shown(preset)}; known: {listed(known)}{close}"])
+        raise ConfigError([f"unknown preset {shown(preset)}; known: {listed(known)}{meant(preset, known)}"])
     return _read(laid_over(toml.loads(known[preset], preset), data))
 
 
