@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -35,7 +36,7 @@ class Strategy:
             reaches ``top_p``; 1 keeps all.
 
     Raises:
-        ValueError: If the temperature is negative or ``top_p`` is not in (0, 1].
+        ValueError: If the temperature is negative or not finite, or ``top_p`` is not in (0, 1].
 
     Example:
         >>> Strategy.greedy().choose(torch.tensor([[0.1, 2.0, 0.3]])).item()
@@ -52,6 +53,10 @@ class Strategy:
         if not self.temperature >= 0:
             raise ValueError(
                 f"temperature must be at least 0; got {self.temperature}. 0 decodes greedily, 1 samples."
+            )
+        if math.isinf(self.temperature):
+            raise ValueError(
+                f"temperature must be a finite number; got {self.temperature}. 0 decodes greedily, 1 samples."
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1]; got {self.top_p}. 1 keeps every token.")

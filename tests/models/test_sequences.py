@@ -244,6 +244,10 @@ def test_greedy_sentences_are_the_argmax_at_every_step(name: str) -> None:
             {"temperature": math.nan},
             "temperature must be at least 0; got nan. 0 decodes greedily, 1 samples.",
         ),
+        (
+            {"temperature": math.inf},
+            "temperature must be a finite number; got inf. 0 decodes greedily, 1 samples.",
+        ),
         ({"top_p": 0.0}, "top_p must lie in (0, 1]; got 0.0. 1 keeps every token."),
         ({"top_p": 1.5}, "top_p must lie in (0, 1]; got 1.5. 1 keeps every token."),
         ({"top_p": math.nan}, "top_p must lie in (0, 1]; got nan. 1 keeps every token."),
