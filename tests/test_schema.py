@@ -68,6 +68,26 @@ def test_a_dotted_path_serves_outsiders(tmp_path: Path, monkeypatch: pytest.Monk
     sys.modules.pop("my_lab", None)
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("class X(:\n", "SyntaxError in the module {module}: invalid syntax ({module}.py, line 1)"),
+        ("raise RuntimeError('no\\n  licence')\n", "RuntimeError in the module {module}: no licence"),
+        ("assert False\n", "AssertionError in the module {module}: no message"),
+    ],
+    ids=["syntax", "raises", "says nothing"],
+)
+def test_a_module_that_fails_while_it_is_imported(
+    content: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    module = "broken_" + request.node.callspec.id.replace(" ", "_")
+    (tmp_path / f"{module}.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert problems({"model": {"decoder": f"{module}:X"}}) == [
+        f"decoder '{module}:X' cannot be imported: {fault.format(module=module)}; mend the module"
+    ]
+
+
 def test_trial_needs_no_memory() -> None:
     """A prior of 2^40 numbers is tried out all the same: nothing is allocated before the real build."""
     reader = Reader(NESTED)

@@ -155,6 +155,12 @@ class Reader:
         except (ImportError, AttributeError, ValueError) as error:
             self.problems.append(f"{table.what} '{kind}' cannot be imported: {error}")
             return None
+        except Exception as error:  # a module of the user's own may raise anything while it is run
+            self.problems.append(
+                f"{table.what} '{kind}' cannot be imported: {type(error).__name__} in the module {module}: "
+                f"{' '.join(str(error).split()) or 'no message'}; mend the module"
+            )
+            return None
         if not callable(factory):
             self.problems.append(f"{table.what} '{kind}' must be a class; got {shown(factory)}")
             return None
