@@ -130,3 +130,37 @@ def test_a_number_that_json_does_not_know_still_leaves_readable_lines(tmp_path: 
     record = resumed.of("event")[0]
     assert record["loss"] != record["loss"]
     assert record["gap"] == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"kind": "step", "lo', "is not JSON"),
+        ("[1]", "is not a record of training"),
+        ('{"step": 1}', "is not a record of training"),
+        ('{"kind": "validation", "step": 1}', "is a validation without the number nll"),
+        ('{"kind": "validation", "nll": "low"}', "is a validation without the number nll"),
+    ],
+)
+def test_a_damaged_record_is_named_and_the_file_stays(line: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    written(path, 3)
+    kept = path.read_text().splitlines()
+    path.write_text("\n".join([kept[0], line, kept[2]]) + "\n")
+    before = path.read_text()
+    sentence = (
+        f"line 2 of {path} {fault}; it was truncated or altered. Restore it from a copy, or train again."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+        History(path).truncate(3)
+    assert path.read_text() == before
+
+
+def test_a_binary_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b"\xff\xfe\x00")
+    sentence = (
+        f"{path} is not UTF-8 text; it was truncated or altered. Restore it from a copy, or train again."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+        History(path).truncate(1)

@@ -12,6 +12,10 @@ from typing import Any
 import pandas as pd
 
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
+from sri_pyro.history import read_record
+
+DRAWN = {"step": ("epoch", "loss"), "validation": ("epoch", "nll")}
+"""Numbers of a history that the figures draw."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,19 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text; restore the file or remove it.") from None
-    records = []
-    for i, line in enumerate(lines):
+    records: list[dict[str, Any]] = []
+    for i, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if i + 1 < len(lines):
-                raise ValueError(
-                    f"line {i + 1} of {path} is not JSON; restore the file or remove it."
-                ) from None
+            records.append(read_record(line, DRAWN))
+        except ValueError as error:
+            if i < len(lines) or _is_json(line):
+                raise ValueError(f"line {i} of {path} {error}; restore the file or remove it.") from None
     return records
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True

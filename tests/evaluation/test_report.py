@@ -183,7 +183,12 @@ def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: Eval
     excess = {"value": 0.5, "se": 0.1, "num_samples": 9}
     rows = headline({**evaluation.metrics, "floor": {"perplexity": 20.0, "excess": excess}})
     withheld = {row.name for row in rows if row.value == "not shown"}
-    assert withheld >= {"Perplexity", "KL(posterior ‖ prior)", "KL(short run ‖ posterior)", "Excess over the truth"}
+    assert withheld >= {
+        "Perplexity",
+        "KL(posterior ‖ prior)",
+        "KL(short run ‖ posterior)",
+        "Excess over the truth",
+    }
 
 
 def test_a_language_model_has_a_page_without_codes(run_of: RunOf) -> None:
@@ -311,3 +316,25 @@ def test_damaged_files_are_named_and_the_old_page_stays(tmp_path: Path, run_of: 
         write_report(folder)
     assert (folder / "report.html").read_text() == page
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("[1]", "is not a record of training"),
+        ('{"kind": "validation", "epoch": 1.0}', "is a validation without the number nll"),
+        ('{"kind": "step", "loss": 1.0}', "is a step without the number epoch"),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_line_that_is_no_record_is_named(
+    line: str, fault: str, last: bool, tmp_path: Path, run_of: RunOf
+) -> None:
+    """A last line that is whole JSON was not cut short."""
+    folder = shutil.copytree(run_of("language_model"), tmp_path / "run")
+    path = folder / "history.jsonl"
+    kept = path.read_text().splitlines()[:2]
+    path.write_text("\n".join([*kept, line] if last else [line, *kept]) + "\n")
+    message = f"line {3 if last else 1} of {path} {fault}; restore the file or remove it."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        write_report(folder)
