@@ -39,6 +39,7 @@ PLATEAU = merged(
         "training": {
             "optimizer": "sgd",
             "decay": "plateau",
+            "decay_factor": 0.5,
             "patience": 1,
             "max_decays": 1,
             "learning_rate": 300.0,
