@@ -13,9 +13,18 @@ import pandas as pd
 
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
 from sri_pyro.history import read_record
+from sri_pyro.wording import listed, shown
 
 DRAWN = {"step": ("epoch", "loss"), "validation": ("epoch", "nll")}
 """Numbers of a history that the figures draw."""
+NUMBERS = (
+    "perplexity", "nll", "reconstruction", "kl_posterior_prior", "kl_q_prior", "kl_q_posterior",
+    "mutual_information", "active_units", "khat", "ess", "jensen",
+)  # fmt: skip
+"""What ``metrics.json`` has of every model."""
+COLUMNS = ("num_tokens", "log_px", "khat", "khat_threshold", "ess", "kl_posterior_prior")
+"""Numbers of every sentence that the page is made of."""
+TEXTS = ("samples", "interpolations", "reconstructions")
 
 
 @dataclass(frozen=True)
@@ -51,13 +60,13 @@ def load_report_inputs(folder: Path) -> ReportInputs:
             raise FileNotFoundError(
                 f"a report needs {name}, which {folder} does not hold; evaluate the run first."
             )
-    metrics = _read_json(folder / "metrics.json")
+    metrics = _read_metrics(folder / "metrics.json")
     stored = metrics.get("provenance", {}).get("configuration")
     return ReportInputs(
         metrics=metrics,
-        table=_read_table(folder / "sentences.csv"),
+        table=_read_table(folder / "sentences.csv", metrics["perplexity"]["num_sentences"]),
         data=from_netcdf(folder / "inference.nc"),
-        texts=_read_json(folder / "samples.json"),
+        texts=_read_texts(folder / "samples.json"),
         history=_read_lines(folder / "history.jsonl"),
         configuration=stored if stored is not None else _read_toml(folder / "config.toml"),
     )
@@ -65,10 +74,37 @@ def load_report_inputs(folder: Path) -> ReportInputs:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not whole JSON ({error}); evaluate the run again.") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold an object; got {shown(data)}; evaluate the run again.")
     return data
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    metrics = _read_json(path)
+    lacking = [name for name in NUMBERS if not isinstance(metrics.get(name), dict)]
+    if lacking:
+        raise ValueError(f"{path} lacks {listed(lacking)}; evaluate the run again.")
+    if not isinstance(metrics["perplexity"].get("num_sentences"), int):
+        raise ValueError(
+            f"{path} lacks the number of sentences, perplexity.num_sentences; evaluate the run again."
+        )
+    if not isinstance(metrics.get("provenance", {}), dict):
+        raise ValueError(
+            f"the provenance in {path} must be an object; got {shown(metrics['provenance'])}; "
+            "evaluate the run again."
+        )
+    return metrics
+
+
+def _read_texts(path: Path) -> dict[str, Any]:
+    texts = _read_json(path)
+    lacking = [name for name in TEXTS if not isinstance(texts.get(name), list)]
+    if lacking:
+        raise ValueError(f"{path} lacks the lists {listed(lacking)}; evaluate the run again.")
+    return texts
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -80,8 +116,25 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not TOML ({error}); restore it or remove it.") from None
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path)
+def _read_table(path: Path, num_sentences: int) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a table of sentences ({said}); evaluate the run again.") from None
+    lacking = [name for name in (*COLUMNS, "text") if name not in table]
+    if lacking:
+        raise ValueError(f"{path} lacks the columns {listed(lacking)}; evaluate the run again.")
+    if len(table) != num_sentences:
+        raise ValueError(
+            f"{path} holds {len(table)} sentences, and metrics.json beside it was computed from "
+            f"{num_sentences}; evaluate the run again."
+        )
+    for name in COLUMNS:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise ValueError(
+                f"the column {name} of {path} holds something other than numbers; evaluate the run again."
+            )
     # Read apart, for "nan" is a word and an empty sentence is a text.
     return table.assign(text=pd.read_csv(path, usecols=["text"], dtype=str, na_filter=False)["text"])
 

@@ -338,3 +338,53 @@ def test_a_line_that_is_no_record_is_named(
     message = f"line {3 if last else 1} of {path} {fault}; restore the file or remove it."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         write_report(folder)
+
+
+NUMBERS = "active_units, ess, jensen, khat, kl_posterior_prior, kl_q_posterior, kl_q_prior, mutual_information, nll, "
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("metrics.json", b"{}", f"lacks {NUMBERS}perplexity, reconstruction"),
+        ("metrics.json", b"[]", "must hold an object; got []"),
+        ("samples.json", b"{}", "lacks the lists interpolations, reconstructions, samples"),
+        ("samples.json", b'"text"', "must hold an object; got 'text'"),
+        ("sentences.csv", b"", "is not a table of sentences (No columns to parse from file)"),
+        ("sentences.csv", b"id,num_tokens,log_px,khat,text\n",
+         "lacks the columns ess, khat_threshold, kl_posterior_prior"),
+        ("sentences.csv", b"num_tokens,log_px,khat,khat_threshold,ess,kl_posterior_prior,text\n",
+         "holds 0 sentences, and metrics.json beside it was computed from 48"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_shape_is_refused(
+    name: str, content: bytes, fault: str, tmp_path: Path, run_of: RunOf
+) -> None:
+    folder = shutil.copytree(run_of("language_model"), tmp_path / "run")
+    (folder / name).write_bytes(content)
+    message = f"{folder / name} {fault}; evaluate the run again."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        write_report(folder)
+
+
+def test_a_table_of_sentences_that_is_binary_or_cut_short_is_refused(tmp_path: Path, run_of: RunOf) -> None:
+    """A table with fewer rows than its metrics would be drawn without a word."""
+    folder = shutil.copytree(run_of("language_model"), tmp_path / "run")
+    path = folder / "sentences.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(rows[:-8]))
+    message = (
+        f"{path} holds 40 sentences, and metrics.json beside it was computed from 48; evaluate the run again."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        write_report(folder)
+    header = rows[0].strip().split(",")
+    cells = ["x" if name == "khat" else cell for name, cell in zip(header, rows[1].split(","), strict=False)]
+    path.write_text("".join([rows[0], ",".join(cells) + "\n", *rows[2:]]))
+    message = f"the column khat of {path} holds something other than numbers; evaluate the run again."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        write_report(folder)
+    path.write_bytes(b"\xff\xfe\x00\x01" * 99)
+    message = rf"^{re.escape(str(path))} is not a table of sentences \(.*\); evaluate the run again\.$"
+    with pytest.raises(ValueError, match=message):
+        write_report(folder)
