@@ -96,6 +96,11 @@ def evaluate(
         total = what.sentences
         if (run / "metrics.json").exists():
             tell(f"{run} already holds an evaluation: this one takes its place")
+        if what.weights["training_finished"] is False:
+            tell(
+                f"training has not ended ({what.weights['epochs_trained']} epochs done): these are the weights so far, "
+                f"and sri-pyro train {run / 'config.toml'} --out {run} --resume goes on"
+            )
         watch(0, total)
 
     with naming(run), sentences_bar() as watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -100,18 +101,30 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove what a killed process was in the middle of writing."""
         for path in self.path.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def read_config(self) -> Config:
         """The configuration of the run.
 
         Raises:
-            ConfigError: If there is no run here, or its configuration is not usable.
+            ConfigError: If there is no run here, or its configuration is not usable, or not the one it had.
         """
         if not self.exists:
             raise ConfigError([f"{self.path} is not a run folder: it has no {self.config.name}"])
         try:
-            return parse_config(toml.loads(self.config.read_text(encoding="utf-8"), str(self.config)))
+            text = self.config.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ConfigError([f"{self.config} is not TOML: it is not UTF-8 text"]) from None
+        # Of the text and not of the value: a later version may know options that this run never heard of.
+        if hashlib.sha256(text.encode()).hexdigest() != self.read_record()["configuration_digest"]:
+            raise ConfigError(
+                [
+                    f"{self.config} is not the configuration that this run was trained with; restore the file, "
+                    "or train again"
+                ]
+            )
+        try:
+            return parse_config(toml.loads(text, str(self.config)))
         except ConfigError as error:
             raise ConfigError([f"{self.config}: {problem}" for problem in error.problems]) from None
 
@@ -123,7 +136,10 @@ class RunFolder:
         """
         try:
             record: dict[str, Any] = json.loads(self.provenance.read_text(encoding="utf-8"))
-            record["data"]["vocabulary"]["digest"]
+            record["data"]["vocabulary"]["digest"], record["data"]["vocabulary"]["size"]
+            record["configuration_digest"], record["data_digest"]
+            if not (isinstance(record["threads"], int) and record["threads"] > 0):
+                raise ValueError(f"threads is {record['threads']!r}")
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError([f"{self.provenance} is missing or damaged ({error}); train again"]) from None
         return record

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sri_pyro import checkpoint
 from sri_pyro.config import toml
 from sri_pyro.config.build import evaluation_section, load_corpus, seed_everything
 from sri_pyro.config.folder import RunFolder
@@ -46,10 +47,12 @@ class Begun:
     Attributes:
         sentences: How many.
         split: Of which split.
+        weights: Which weights, of how far a training; see ``weights_used``.
     """
 
     sentences: int
     split: str
+    weights: Mapping[str, Any]
 
 
 def evaluate_run(
@@ -88,8 +91,9 @@ def evaluate_run(
     split = corpus.splits[section.split]
     if section.num_sentences is not None and section.num_sentences < len(split):
         split = split.subset(section.num_sentences, config.seed)
+    weights = weights_used(run.folder)
     if begun is not None:
-        begun(Begun(len(split), section.split))
+        begun(Begun(len(split), section.split, weights))
     assert section.estimator is not None, "every preset names one"
     with logging_to(run.folder.log), computing_with(torch.get_num_threads()):
         log.info("evaluating %d sentences of the split %s", len(split), section.split)
@@ -105,7 +109,21 @@ def evaluate_run(
             watch=watch,
         )
         evaluation = with_floor(evaluation, split)
-        return write_evaluation(run, config, corpus, evaluation, command)
+        record = provenance(config, corpus.record(), command) | {"weights": weights}
+        return write_evaluation(run, record, evaluation)
+
+
+def weights_used(folder: RunFolder) -> dict[str, Any]:
+    """Which weights an evaluation judges: their file and epoch, and whether training has ended; None is unknown."""
+    used = folder.best if folder.best.exists() else folder.last
+    header = checkpoint.load(used)[1]
+    course = checkpoint.load(folder.last)[1]["course"] if folder.last.exists() else {}
+    return {
+        "file": used.name,
+        "epoch": header.get("epoch", course.get("epoch")),
+        "epochs_trained": course.get("epoch"),
+        "training_finished": course.get("finished"),
+    }
 
 
 def with_floor(evaluation: Evaluation, split: Split) -> Evaluation:
@@ -159,9 +177,7 @@ def _tracer(inference: nn.Module) -> Any:
     return tracer
 
 
-def write_evaluation(
-    run: Run, config: Config, corpus: Corpus, evaluation: Evaluation, command: Sequence[str]
-) -> dict[str, Any]:
+def write_evaluation(run: Run, record: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
     """Write everything that an evaluation found, and the page about it."""
     from sri_pyro.evaluation.report import (
         write_report,
@@ -177,7 +193,7 @@ def write_evaluation(
         run.folder.path,
         evaluation,
         sentences,
-        provenance(config, corpus.record(), command),
+        record,
         texts=written_texts(run, evaluation, sentences),
         prior_z=prior_z,
         noise_scale=noise,

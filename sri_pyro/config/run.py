@@ -25,6 +25,7 @@ from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.settings import Config
 from sri_pyro.config.text import Tell, Text
 from sri_pyro.data import DataError, Vocabulary, encode_text, in_order, read_lines, split_words
+from sri_pyro.data.tokens import Labelled
 from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
 from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
@@ -200,7 +201,9 @@ class Run:
         name = str(sentences) if isinstance(sentences, Path) else "the text"
         counts: Counter[str] = Counter()
         options = text_options(self.config)
-        split = encode_text(lines, self.vocabulary, options, name=name, counts=counts)
+        # A text that was read without labels may hold tabs, which are blanks then.
+        labelled: Labelled = "no" if self.config.data.options.get("labelled") == "no" else "auto"
+        split = encode_text(lines, self.vocabulary, options, labelled=labelled, name=name, counts=counts)
         return Text(lines, split, counts, options.max_length)
 
     def _weighted(

@@ -185,6 +185,7 @@ def build_corpus(
         )
         for name in SPLITS
     }
+    check_vocabulary(splits["train"], vocabulary)
     known = {s.words for s in parts["train"]}
     shared = {name: sum(s.words in known for s in parts[name]) for name in ("valid", "test")}
     return Corpus(
@@ -214,6 +215,19 @@ def check_known(split: Split, name: str) -> None:
         raise DataError(
             f"{split.unknown_share:.0%} of the words of {name} are not in the vocabulary; it is "
             "probably of another language or tokenisation than the text trained on."
+        )
+
+
+def check_vocabulary(train: Split, vocabulary: Vocabulary) -> None:
+    """Refuse a vocabulary that leaves out most of the text it was made from.
+
+    Raises:
+        DataError: If more than ``MAX_UNKNOWN_SHARE`` of the training words are UNK.
+    """
+    if train.unknown_share > MAX_UNKNOWN_SHARE:
+        raise DataError(
+            f"{train.unknown_share:.0%} of the training words are not among the {len(vocabulary):,} entries of the "
+            "vocabulary; raise max_vocabulary, lower min_count, or give a text whose words repeat."
         )
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from sri_pyro import checkpoint
-from sri_pyro.config import load_run
+from sri_pyro.config import Stopped, Told, load_run, read_config, train
 from tests.cli.helpers import ROOT, SENTENCES, Say, refused, write_config
 
 
@@ -159,6 +159,28 @@ def test_evaluating_again_gives_the_same_numbers(say: Say, run: Path) -> None:
     after = json.loads((run / "metrics.json").read_text())
     del before["provenance"], after["provenance"]
     assert after == before
+
+
+def test_an_evaluation_says_which_weights_it_judges_and_that_training_has_not_ended(
+    say: Say, trained: Path, config: Path, tmp_path: Path
+) -> None:
+    whole = json.loads((trained / "metrics.json").read_text())["provenance"]["weights"]
+    assert whole["file"] == "best.safetensors"
+    assert whole["epoch"] in (1, 2)
+    assert (whole["epochs_trained"], whole["training_finished"]) == (2, True)
+    out = tmp_path / "stopped"
+    parts = read_config(config, ["training.epochs=50"])
+    steps = iter(range(100))
+    with pytest.raises(Stopped):
+        train(parts, out, told=Told(should_stop=lambda: next(steps) == 1))
+    said = say("evaluate", out)
+    assert said.code == 0
+    assert (
+        "note: training has not ended (0 epochs done): these are the weights so far, and sri-pyro train "
+        f"{out / 'config.toml'} --out {out} --resume goes on\n"
+    ) in said.err
+    part = json.loads((out / "metrics.json").read_text())["provenance"]["weights"]
+    assert part == {"file": "last.safetensors", "epoch": 0, "epochs_trained": 0, "training_finished": False}
 
 
 def test_evaluate_sets_its_own_section_alone(say: Say, run: Path) -> None:

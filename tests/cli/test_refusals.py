@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sri_pyro.config import ConfigError, load_run
+from sri_pyro.config import ConfigError, Run, load_run
 from sri_pyro.data import DataError
 from tests.cli.helpers import ROOT, SENTENCES, Say, refused
 
@@ -147,12 +147,12 @@ def test_unusable_text(
         ("inference.step_schedule.first=-0.1",
          "{file}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
         ("training.epoch=3", "{file}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
-                             "clip_norm, decay, decay_factor, epochs, inference_dropout, learning_rate, "
-                             "log_every, max_decays, num_samples, optimizer, patience, validate_every. Did you "
-                             "mean 'epochs'?"),
+                             "clip_norm, cycles, decay, decay_factor, epochs, hold, inference_dropout, "
+                             "learning_rate, log_every, max_decays, num_samples, optimizer, patience, validate_every. "
+                             "Did you mean 'epochs'?"),
         ("device=cuda:9", "there is no device 'cuda:9' here; available: cpu"),
-        ("objective=trajectory", "the learning rule 'trajectory' needs every position of the run, and these draws "
-                                 "carry only the last; set record_path = true on the inference 'short_run'."),
+        ("objective=trajectory", "{file}: the learning rule 'trajectory' needs every position of the run, and these "
+                                 "draws carry only the last; set record_path = true on the inference 'short_run'."),
     ],
 )  # fmt: skip
 def test_unusable_options_leave_nothing_behind(
@@ -165,6 +165,29 @@ def test_unusable_options_leave_nothing_behind(
     else:
         refused(said, sentence.format(file=config))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.toml", "text.txt"]
+
+
+def test_a_model_that_does_not_fit_into_memory(say: Say, config: Path, tmp_path: Path) -> None:
+    refused(
+        say("train", config, "--out", tmp_path / "run", "--set", "model.decoder.hidden=30000000"),
+        "decoder 'lstm' does not fit into memory with embedding = 4, hidden = 30000000, max_length = 8; "
+        "choose smaller numbers",
+    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")])
+def test_memory_that_ends_on_the_way(
+    error: Exception, say: Say, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Run, "sample", full)
+    refused(
+        say("sample", trained),
+        "the memory of this device is not enough for the run; choose a smaller model, smaller batches or fewer "
+        "samples",
+    )
 
 
 def test_score_refuses_what_it_cannot_read(say: Say, trained: Path, tmp_path: Path) -> None:
@@ -276,9 +299,16 @@ def test_vocabulary_of_another_run(say: Say, run: Path) -> None:
 def test_configuration_of_another_run(say: Say, run: Path) -> None:
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace("hidden = 6", "hidden = 7"))
-    said = say("sample", run)
-    assert said.code == 2
-    assert "does not fit its configuration: 'decoder." in said.err
+    other = (
+        f"{run / 'config.toml'} is not the configuration that this run was trained with; restore the file, or "
+        "train again"
+    )
+    for command in ("sample", "evaluate", "report"):
+        refused(say(command, run), other)
+    # Sizes may agree where meanings do not: a schedule that was never trained must not be reported as if it was.
+    (run / "config.toml").write_text(text.replace("num_steps = 3", "num_steps = 2"))
+    assert "num_steps = 3" in text
+    refused(say("evaluate", run), other)
 
 
 def test_missing_weights_and_record(say: Say, run: Path) -> None:

@@ -135,3 +135,13 @@ def test_penn_treebank_is_read_as_published() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=sentence(message)):
         TextFile(path="text", **options)
+
+
+def test_a_text_that_its_own_vocabulary_leaves_out_is_refused(tmp_path: Path) -> None:
+    """Three words of four unknown: the perplexity of such a text is near one, and says nothing."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"the w{i} x{i} y{i}\n" for i in range(400)))
+    with pytest.raises(
+        DataError, match=r"^75% of the training words are not among the 5 entries of the vocabulary; "
+    ):
+        TextFile(path=str(path), min_count=2, min_length=1).load()

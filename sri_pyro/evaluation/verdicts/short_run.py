@@ -136,7 +136,7 @@ def _right_width(metrics: Mapping[str, Any], run: _Compared) -> Verdict:
             run.found, "The sentences left out may be just those that it gets wrong. " + better_weights(metrics),
         )  # fmt: skip
     return Verdict(
-        "short_run", "good", "The short run is as wide as the posterior.", run.found,
+        "short_run", "good", "The short run's variance is within 10% of the posterior's.", run.found,
         "Width is all that this shows: compare place and shape in the posteriors below.",
     )  # fmt: skip
 
@@ -221,7 +221,7 @@ def rest(metrics: Mapping[str, Any]) -> Verdict | None:
         return Verdict(
             "rest", "info", f"Whether the run has come to rest cannot be told from {fall.num_samples} sentences.",
             found,
-            f"Raise traced_sentences, to {FEWEST} at least. "
+            f"Raise traced_sentences{f', to {FEWEST} at least' if fall.num_samples < FEWEST else ''}. "
             + sentences_to_settle(high - fall.value, abs(fall.value) - LATE_FALL, fall.num_samples),
         )  # fmt: skip
     return Verdict(

@@ -29,7 +29,7 @@ def test_a_cold_run_is_called_over_confident(metrics_of: MetricsOf) -> None:
 @pytest.mark.parametrize(
     ("ratio", "kl", "noise", "level", "start"),
     [
-        (1.0, 0.1, 1.0, "good", "The short run is as wide as the posterior."),
+        (1.0, 0.1, 1.0, "good", "The short run's variance is within 10% of the posterior's."),
         (0.8, 0.1, 1.0, "caution", "The short run is over-confident."),
         (0.3, 0.1, 1.0, "bad", "The short run is over-confident."),
         (0.8, 3.0, 1.0, "bad", "The short run is over-confident."),
@@ -38,7 +38,7 @@ def test_a_cold_run_is_called_over_confident(metrics_of: MetricsOf) -> None:
             0.1,
             0.9,
             "good",
-            "The short run is as wide as the posterior.",
+            "The short run's variance is within 10% of the posterior's.",
         ),  # cool, and yet of the right width
         (math.nan, 0.1, 0.2, "caution", "Whether the short run is over-confident cannot be told."),
         (math.nan, 0.1, 1.0, "caution", "Whether the short run is over-confident cannot be told."),
@@ -75,7 +75,7 @@ def test_a_width_is_judged_if_its_interval_lies_on_one_side(
     found = verdict(metrics, "short_run")
     assert found.level == level
     told = f"Whether the short run is as wide as the posterior cannot be told from {num_samples} sentences."
-    assert found.headline == ("The short run is as wide as the posterior." if level == "good" else told)
+    assert found.headline == ("The short run's variance is within 10% of the posterior's." if level == "good" else told)
 
 
 def test_a_right_width_on_few_trusted_sentences_is_no_clean_bill(metrics_of: MetricsOf) -> None:
