@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sri_pyro.config import parse_config
-from sri_pyro.config.schema import Reader, keywords, options_model, trial
+from sri_pyro.config.schema import Part, Reader, keywords, options_model, trial
 from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
 from sri_pyro.config.settings import merged
 from tests.configurations import PCFG, problems
@@ -94,3 +94,19 @@ def test_trial_needs_no_memory() -> None:
     part = reader.choice(SECTIONS["model.prior"], {"kind": "mixture", "dim": 2**20, "components": 2**20})
     assert part is not None
     assert trial(part, {}).means.device.type == "meta"
+
+
+@pytest.mark.parametrize("hidden", [2**40, 2**80])
+def test_a_size_beyond_any_memory_is_told_with_its_part(hidden: int) -> None:
+    assert problems({"model": {"decoder": {"kind": "gru", "hidden": hidden}}}) == [
+        f"decoder 'gru' does not fit into memory with embedding = 128, hidden = {hidden}, max_length = 60; "
+        "choose smaller numbers"
+    ]
+
+
+def test_other_errors_of_a_constructor_are_not_taken_for_a_lack_of_memory() -> None:
+    def wrong() -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"):
+        Part("prior 'x'", "x", wrong, {}).build()

@@ -60,6 +60,10 @@ app.command()(describing.show)
 
 INTERRUPTED = 130
 FAILED = 2
+OUT_OF_MEMORY = (
+    "the memory of this device is not enough for the run; choose a smaller model, smaller batches or fewer "
+    "samples"
+)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,6 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _flushed()
     except (ValueError, OSError, FloatingPointError) as error:  # what the library says to its user
         print(f"sri-pyro: {described(error)}", file=sys.stderr)
+        return FAILED
+    except (MemoryError, RuntimeError) as error:
+        from sri_pyro.config.schema import lacks_memory  # not before: it takes the library with it
+
+        if not lacks_memory(error):
+            raise
+        print(f"sri-pyro: {OUT_OF_MEMORY}", file=sys.stderr)
         return FAILED
 
 

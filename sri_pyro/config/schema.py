@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from sri_pyro.wording import listed, meant, sentence, shown
 
+BEYOND_MEMORY = (
+    "can't allocate memory", "not enough memory", "Storage size calculation overflowed",
+    "Overflow when unpacking long", "too large to convert to C",
+)  # fmt: skip
+"""Words of PyTorch and Python for sizes that no memory holds."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; holds every problem found, one sentence each.
@@ -71,12 +77,25 @@ class Part:
     options: Mapping[str, Any]
 
     def build(self, **given: Any) -> Any:
-        """Construct it; of the keywords that follow from elsewhere, those that it has are passed on."""
+        """Construct it; of the keywords that follow from elsewhere, those that it has are passed on.
+
+        Raises:
+            ConfigError: If it does not fit into memory.
+        """
         own = {
             name: value.build() if isinstance(value, Part) else value for name, value in self.options.items()
         }
         accepted = keywords(self.factory)
-        return self.factory(**own, **{name: value for name, value in given.items() if name in accepted})
+        try:
+            return self.factory(**own, **{name: value for name, value in given.items() if name in accepted})
+        except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+            if not lacks_memory(error):
+                raise
+            sizes = [
+                f"{name} = {value}" for name, value in sorted(self.options.items()) if type(value) is int
+            ]
+            those = f" with {', '.join(sizes)}; choose smaller numbers" if sizes else "; make it smaller"
+            raise ConfigError([f"{self.what} does not fit into memory{those}"]) from None
 
     def plain(self) -> dict[str, Any]:
         """As TOML would say it. TOML has no null: what is None is left out, and is the default."""
@@ -87,6 +106,20 @@ class Part:
             if value is not None
         }
         return named | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, or that a size is beyond any memory.
+
+    PyTorch has a type of its own for this on a GPU only.
+
+    Example:
+        >>> lacks_memory(MemoryError()), lacks_memory(RuntimeError("shapes do not match"))
+        (True, False)
+    """
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in BEYOND_MEMORY
+    )
 
 
 @cache

@@ -175,7 +175,9 @@ def test_a_model_that_does_not_fit_into_memory(say: Say, config: Path, tmp_path:
     )
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")]
+)
 def test_memory_that_ends_on_the_way(
     error: Exception, say: Say, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
