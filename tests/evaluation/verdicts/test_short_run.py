@@ -75,7 +75,9 @@ def test_a_width_is_judged_if_its_interval_lies_on_one_side(
     found = verdict(metrics, "short_run")
     assert found.level == level
     told = f"Whether the short run is as wide as the posterior cannot be told from {num_samples} sentences."
-    assert found.headline == ("The short run's variance is within 10% of the posterior's." if level == "good" else told)
+    assert found.headline == (
+        "The short run's variance is within 10% of the posterior's." if level == "good" else told
+    )
 
 
 def test_a_right_width_on_few_trusted_sentences_is_no_clean_bill(metrics_of: MetricsOf) -> None:
