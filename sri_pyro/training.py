@@ -73,9 +73,8 @@ class _Loop:
     history: History
     folder: Path | None
     course: Course = field(default_factory=Course)
-    kept: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # the best weights where there is no folder for them
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """The best weights, where there is no folder for them."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
