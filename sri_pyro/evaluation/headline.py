@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sri_pyro.evaluation.metrics import EXACT_DENSITY, GAUSSIAN_ENTROPY
-from sri_pyro.evaluation.verdicts import estimate, likelihood_is_trusted, number, refused_sentences, rounded
+from sri_pyro.evaluation.verdicts import (
+    estimate,
+    judge,
+    likelihood_is_trusted,
+    number,
+    refused_sentences,
+    rounded,
+)
+from sri_pyro.evaluation.verdicts.reading import option
 
 METHODS = {
     "self_normalised_importance": "self-normalised importance weights",
@@ -29,9 +37,10 @@ class Row:
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """The evaluation in one sentence."""
+    """The evaluation in one sentence; of validation sentences it says so, for they chose the weights."""
     ppl, units = metrics["perplexity"], metrics["active_units"]
-    n = f"{ppl['num_sentences']:,} held-out sentences"
+    of = "validation" if option(metrics, "evaluation", "split") == "valid" else "held-out"
+    n = f"{ppl['num_sentences']:,} {of} sentences"
     if refused := refused_sentences(metrics):
         text = f"No perplexity can be stated: {refused:,} of {n} have no valid estimate of log p(x)"
         folding = metrics.get("folding", {})
@@ -49,6 +58,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
     kl = estimate(metrics["kl_posterior_prior"])
     if likelihood_is_trusted(metrics):
         text += f"; the code holds {kl.value:.2g} nats a sentence"
+    for verdict in judge(metrics):
+        if (verdict.topic, verdict.level) == ("code", "bad"):
+            text += f"; {verdict.headline.rstrip('.')}"
     return text + f"; {units['count']} of {units['of']} latent units are active."
 
 

@@ -166,7 +166,9 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
 def test_a_collapsed_model_is_called_so_on_the_page(run_of: RunOf) -> None:
     text = words(page_of(run_of("collapsed")))
     assert "Bad COLLAPSED: the model ignores its code." in text
-    assert "0 of 4 latent units are active." in text
+    assert (
+        "COLLAPSED: the model ignores its code; 0 of 4 latent units are active." in text
+    )  # the first sentence
 
 
 def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: EvaluationOf) -> None:
@@ -181,6 +183,8 @@ def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: Eval
     for number in (ppl["estimate"], ppl["lower"], ppl["upper"]):
         assert f"{number:.4g}" not in text
     excess = {"value": 0.5, "se": 0.1, "num_samples": 9}
+    valid = {"configuration": {"evaluation": {"split": "valid"}}}
+    assert "of 48 validation sentences" in summary({**evaluation.metrics, "provenance": valid})
     rows = headline({**evaluation.metrics, "floor": {"perplexity": 20.0, "excess": excess}})
     withheld = {row.name for row in rows if row.value == "not shown"}
     assert withheld >= {
