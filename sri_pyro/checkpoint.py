@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 HEADER = "sri_pyro"
 DIGEST = "sri_pyro.digest"
+IDENTITY = "identity"
+"""Key of the header under which digests of what a run is made from are kept, by name."""
 
 
 class CheckpointError(ValueError):
@@ -62,11 +64,16 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
             raise OSError(f"{path} cannot be written ({error}); is the disk full?") from None
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: Path, identity: Mapping[str, str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save`` wrote.
 
+    Args:
+        path: Of the file.
+        identity: What its header must say under ``IDENTITY``: weights of equal shapes that were trained on other
+            data, or with another vocabulary, would load and mean nothing.
+
     Raises:
-        CheckpointError: If the file is missing, truncated, or not one of ours.
+        CheckpointError: If the file is missing, truncated, not one of ours, or of another run.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}; train first, or name another run folder.")
@@ -82,6 +89,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is not a whole checkpoint of this library ({error}); it was truncated or altered. "
             "Restore it from a copy, or train again."
         ) from None
+    saved = header.get(IDENTITY, {})
+    if other := [name for name, digest in (identity or {}).items() if saved.get(name) != digest]:
+        raise CheckpointError(
+            f"{path} belongs to another run, of another {' and '.join(other)}; put this run's own file back, or "
+            "train again."
+        )
     return tensors, header
 
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from sri_pyro import checkpoint
-from sri_pyro.course import Course, Training
+from sri_pyro.course import Training
 from sri_pyro.history import History
+from sri_pyro.loop import BEST, HISTORY, LAST, Loop, learned
 from sri_pyro.target import Objective, Target
 from sri_pyro.types import Batch, InferenceDropout, Progress
 
 log = logging.getLogger(__name__)
 
-LAST = "last.safetensors"
-BEST = "best.safetensors"
-HISTORY = "history.jsonl"
 MOST_SKIPPED_STEPS = 20
 
 
@@ -62,81 +58,6 @@ class Stopped(Exception):  # noqa: N818  # an outcome, not an error
     """Training was asked to stop; all is saved and ``resume=True`` continues it."""
 
 
-@dataclass
-class _Loop:
-    """The state of one ``fit``, and how it is saved and restored."""
-
-    model: nn.Module
-    inference: nn.Module
-    optimizer: torch.optim.Optimizer
-    options: Training
-    history: History
-    folder: Path | None
-    course: Course = field(default_factory=Course)
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    """The best weights, where there is no folder for them."""
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return learned(self.model, self.inference)
-
-    def weights(self) -> dict[str, Tensor]:
-        return {
-            **checkpoint.prefixed("model", self.model.state_dict()),
-            **checkpoint.prefixed("inference", self.inference.state_dict()),
-        }
-
-    def save(self) -> None:
-        if self.folder is None:
-            return
-        moments, header = checkpoint.optimizer_tensors(self.optimizer)
-        generators = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            generators["cuda"] = torch.cuda.get_rng_state()
-        tensors = {
-            **self.weights(),
-            **checkpoint.prefixed("optimizer", moments),
-            **checkpoint.prefixed("generator", generators),
-        }
-        self.history.flush()
-        state = {"course": vars(self.course), "optimizer": header, "history": len(self.history)}
-        checkpoint.save(self.folder / LAST, tensors, state)
-
-    def restore(self) -> None:
-        assert self.folder is not None
-        tensors, state = checkpoint.load(self.folder / LAST)
-        self.load_weights(tensors, f"{self.folder / LAST}")
-        checkpoint.restore_optimizer(
-            self.optimizer, checkpoint.part("optimizer", tensors), state["optimizer"]
-        )
-        generators = checkpoint.part("generator", tensors)
-        torch.set_rng_state(generators["cpu"])
-        if "cuda" in generators and torch.cuda.is_available():
-            torch.cuda.set_rng_state(generators["cuda"])
-        self.course = Course(**state["course"])
-        self.history.truncate(state["history"])
-
-    def keep_best(self, scores: Mapping[str, float]) -> None:
-        if self.folder is None:
-            self.kept = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
-        else:
-            checkpoint.save(self.folder / BEST, self.weights(), {"epoch": self.course.epoch, **scores})
-
-    def go_back(self) -> None:
-        """Put the best weights back; those in place stay where no validation has been a number yet."""
-        if self.course.best == math.inf:
-            return
-        tensors = checkpoint.load(self.folder / BEST)[0] if self.folder is not None else self.kept
-        self.load_weights(tensors, str(self.folder / BEST) if self.folder is not None else "the best weights")
-
-    def load_weights(self, tensors: Mapping[str, Tensor], what: str) -> None:
-        checkpoint.load_weights(self.model, checkpoint.part("model", tensors), what)
-        checkpoint.load_weights(self.inference, checkpoint.part("inference", tensors), what)
-
-    def progress(self, batches: int) -> Progress:
-        return Progress(self.course.step, self.course.epoch + self.course.batch / batches)
-
-
 def fit(
     model: nn.Module,
     inference: nn.Module,
@@ -148,6 +69,7 @@ def fit(
     hooks: Sequence[StepHook] = (),
     folder: Path | None = None,
     resume: bool = False,
+    identity: Mapping[str, str] | None = None,
     watch: Watch | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> History:
@@ -173,6 +95,8 @@ def fit(
         hooks: Called after every weight step.
         folder: Where checkpoints and the history go; made if it is not there. Nothing is written without one.
         resume: Continue what the folder holds. If false, the folder must not hold a run.
+        identity: Digests by name of what the run is made from, such as its data and vocabulary. They are kept with
+            its checkpoints, and one that was saved under others is refused.
         watch: Sees every record.
         should_stop: Asked after every weight step; if true, all is saved and ``Stopped`` is raised.
 
@@ -189,9 +113,12 @@ def fit(
     options = options or Training()
     _check(options, validate, folder, resume)
     history = History(folder / HISTORY if folder else None, watch)
-    loop = _Loop(model, inference, _optimizer(learned(model, inference), options), options, history, folder)
+    optimizer = _optimizer(learned(model, inference), options)
+    loop = Loop(model, inference, optimizer, options, history, folder, identity or {})
     if resume:
         loop.restore()
+    else:
+        loop.save()  # so that a folder without a checkpoint has lost one
     course = loop.course
     while not course.finished:
         epoch = batches.epoch(course.epoch)
@@ -231,18 +158,13 @@ def _check(options: Training, validate: Validate | None, folder: Path | None, re
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def learned(model: nn.Module, inference: nn.Module) -> list[nn.Parameter]:
-    """Everything that a weight step may move, each once: an inference may share parameters with the model."""
-    return list(nn.ModuleList([model, inference]).parameters())
-
-
 def _optimizer(parameters: list[nn.Parameter], options: Training) -> torch.optim.Optimizer:
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=options.learning_rate)
     return torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
 
 
-def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequence[StepHook]) -> None:
+def _step(loop: Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequence[StepHook]) -> None:
     """One batch: infer, learn, call the hooks, write a record."""
     course, options, model = loop.course, loop.options, loop.model
     device = next(model.parameters()).device
@@ -273,11 +195,13 @@ def _step(loop: _Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequ
         )  # fmt: skip
 
 
-def _update(loop: _Loop, loss: Tensor, norm: Tensor) -> None:
+def _update(loop: Loop, loss: Tensor, norm: Tensor) -> None:
     """Move the weights, unless that would put a value into them that is not finite."""
     course = loop.course
     if bool(loss.isfinite()) and bool(norm.isfinite()):
         loop.optimizer.step()
+        for weight in loop.parameters:  # the fused Adam of the CPU counts no versions
+            torch.autograd.graph.increment_version(weight)
         course.skipped = 0
         return
     course.skipped += 1
@@ -294,7 +218,7 @@ def _update(loop: _Loop, loss: Tensor, norm: Tensor) -> None:
         )
 
 
-def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
+def _end_epoch(loop: Loop, validate: Validate | None) -> None:
     """Validate if it is time, keep the best weights, decay or stop."""
     course, options = loop.course, loop.options
     last = course.epoch >= options.epochs
@@ -310,7 +234,7 @@ def _end_epoch(loop: _Loop, validate: Validate | None) -> None:
     course.finished = course.finished or last
 
 
-def _react(loop: _Loop) -> None:
+def _react(loop: Loop) -> None:
     """Decay the learning rate or stop early, once validation has waited long enough."""
     course, options = loop.course, loop.options
     turn = course.turn(options)

@@ -5,6 +5,7 @@ and in those that are killed, but where the number is what is tested.
 """
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,10 @@ import pytest
 import torch
 
 from sri_pyro import checkpoint
-from sri_pyro.config import RunFolder, Told, parse_config, train
+from sri_pyro.checkpoint import CheckpointError
+from sri_pyro.config import ConfigError, RunFolder, Told, load_run, parse_config, train
 from sri_pyro.config.settings import Config, merged
+from sri_pyro.data import DataError
 from sri_pyro.training import Stopped
 
 ROOT = Path(__file__).parents[1]
@@ -125,11 +128,12 @@ def assert_same_run(a: Path, b: Path) -> None:
     ("moment", "count", "left"),
     [
         pytest.param("rename", 1, {}, id="before the folder has its name"),
-        pytest.param("step", 6, {"history": False, "last": False}, id="before the first checkpoint"),
-        pytest.param("save", 1, {"history": True, "last": False}, id="between the first history and checkpoint"),
-        pytest.param("save", 3, {"last": True, "best": True}, id="between best weights and checkpoint of an epoch"),
+        pytest.param("save", 1, {"history": False, "last": False}, id="before the checkpoint of the beginning"),
+        pytest.param("step", 6, {"history": False, "last": True}, id="before the first checkpoint on the way"),
+        pytest.param("save", 2, {"history": True, "last": True}, id="between the first history and checkpoint"),
+        pytest.param("save", 4, {"last": True, "best": True}, id="between best weights and checkpoint of an epoch"),
         pytest.param("step", 10, {"last": True}, id="between two checkpoints"),
-        pytest.param("replace", 8, {"last": True}, id="before a checkpoint takes its place"),
+        pytest.param("replace", 9, {"last": True}, id="before a checkpoint takes its place"),
     ],
 )  # fmt: skip
 def test_killed_and_resumed_is_bit_identical(
@@ -148,16 +152,63 @@ def test_killed_and_resumed_is_bit_identical(
     assert_same_run(whole, out)
 
 
-def test_best_weights_without_a_checkpoint_do_not_stand_in_the_way(whole: Path, tmp_path: Path) -> None:
-    """A kill between the first best weights and the first checkpoint leaves the former and a history.
-
-    Oracle: the run never stopped. Catches a beginning that refuses what it left itself, or appends to it.
-    """
+@pytest.mark.parametrize(
+    "left", [("history.jsonl",), ("best.safetensors",), ("history.jsonl", "best.safetensors")]
+)
+def test_a_lost_checkpoint_is_not_begun_over(left: tuple[str, ...], whole: Path, tmp_path: Path) -> None:
+    """No kill leaves that behind, so somebody removed it; a resume that begins again throws hours away."""
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    (out / "last.safetensors").unlink()
+    for path in out.iterdir():
+        if path.name in {"last.safetensors", "history.jsonl", "best.safetensors"} - set(left):
+            path.unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ConfigError) as told:
+        train(parse_config(RUN), out, resume=True)
+    assert str(told.value) == (
+        f"{out} has lost last.safetensors, without which training cannot go on ({', '.join(left)} is there); "
+        "restore it, or train again into another folder"
+    )
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.log"} == {
+        name: content for name, content in before.items() if name != "run.log"
+    }
+
+
+def test_a_folder_that_lost_its_vocabulary_is_not_resumed(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "vocabulary.txt").unlink()
+    with pytest.raises(DataError, match=re.escape(str(out / "vocabulary.txt"))):
+        train(parse_config(RUN), out, resume=True)
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])
+def test_a_checkpoint_of_another_run_of_equal_shapes_is_refused(
+    name: str, whole: Path, tmp_path: Path
+) -> None:
+    """Only digests tell them apart: shapes, names and values all pass. Planted: identities not compared."""
+    other = uninterrupted(parse_config(RUN, ["seed=1"]), tmp_path / "other")
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.copyfile(other / name, out / name)
+    sentence = (
+        f"{out / name} belongs to another run, of another configuration; put this run's own file back, or "
+    )
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        train(parse_config(RUN), out, resume=True)
+    if name == "best.safetensors":
+        with pytest.raises(CheckpointError, match=re.escape(sentence)):
+            load_run(out)
+
+
+def test_two_processes_do_not_train_one_folder(whole: Path, tmp_path: Path) -> None:
+    """The lock is the kernel's: it is held by another open file, as another process would, and falls with it."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    with RunFolder(out).training(), pytest.raises(ConfigError) as told:
+        train(parse_config(RUN), out, resume=True)
+    assert str(told.value) == f"another process trains {out}; wait until it has ended, or stop it"
     train(parse_config(RUN), out, resume=True)
-    assert_same_run(whole, out)
 
 
 def test_killed_twice_while_resuming(whole: Path, tmp_path: Path) -> None:
@@ -191,8 +242,10 @@ def test_plateau_decay_resumes_bit_identical(tmp_path: Path) -> None:
     whole = uninterrupted(config, tmp_path / "whole")
     events = [json.loads(line) for line in (whole / "history.jsonl").read_text().splitlines()]
     decayed = [e["step"] // 4 for e in events if e.get("message") == "learning rate decayed to 150"]
-    assert len(decayed) == 1  # four steps make an epoch, and each epoch writes three checkpoints
-    for count in (3 * decayed[0] - 1, 3 * decayed[0]):  # the last before the decay, and the one after
+    assert (
+        len(decayed) == 1
+    )  # four steps make an epoch, and each epoch writes three checkpoints after the first
+    for count in (3 * decayed[0], 3 * decayed[0] + 1):  # the last before the decay, and the one after
         out = tmp_path / f"run{count}"
         assert killed("save", count, out, PLATEAU) == -signal.SIGKILL
         train(config, out, resume=True)
@@ -208,7 +261,7 @@ def test_resumes_with_the_threads_that_it_began_with(threads: int, tmp_path: Pat
     """
     assert killed("never", 0, tmp_path / "whole", PLATEAU, threads) == 0
     out = tmp_path / "run"
-    assert killed("save", 5, out, PLATEAU, threads) == -signal.SIGKILL
+    assert killed("save", 6, out, PLATEAU, threads) == -signal.SIGKILL
     assert RunFolder(out).read_record()["threads"] == threads
     train(parse_config(PLATEAU), out, resume=True)
     assert_same_run(tmp_path / "whole", out)

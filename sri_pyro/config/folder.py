@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,17 @@ from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config
 from sri_pyro.data import Vocabulary
 from sri_pyro.evaluation.export import write_json
-from sri_pyro.training import BEST, HISTORY, LAST
+from sri_pyro.loop import BEST, HISTORY, LAST
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+EVALUATION = ("report.html", "samples.json", "sentences.csv", "inference.nc", "metrics.json")
+"""The files of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +108,75 @@ class RunFolder:
             write_json(draft.provenance, record)
             temporary.chmod(0o755)  # mkdtemp keeps others from reading
             temporary.rename(self.path)  # takes the place of an empty folder too
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise ConfigError(
+                [f"{self.path} was made by another process meanwhile; name another folder with --out"]
+            ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Keep other processes from training this run while the block runs.
+
+        Raises:
+            ConfigError: If one does.
+        """
+        with _locked(self.config, f"another process trains {self.path}"):
+            yield
+
+    @contextmanager
+    def evaluation(self) -> Iterator[Path]:
+        """A place for the files of an evaluation; they take the place of the former ones together, at the end.
+
+        What fails before, a full disk for one, leaves those as they were; a folder that cannot be written to fails
+        at once.
+
+        Raises:
+            ConfigError: If another process evaluates this run.
+        """
+        with _locked(self.provenance, f"another process evaluates {self.path}"):
+            place = self.path / ".evaluation"
+            shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+            place.mkdir()
+            try:
+                if self.history.exists():  # the report draws it
+                    shutil.copyfile(self.history, place / self.history.name)
+                yield place
+                for name in EVALUATION:
+                    (place / name).replace(self.path / name)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def identity(self) -> dict[str, str]:
+        """What every checkpoint of this run says that it is of: digests by name."""
+        record = self.read_record()
+        return {
+            "configuration": record["configuration_digest"],
+            "text": record["data_digest"],
+            "vocabulary": record["data"]["vocabulary"]["digest"],
+        }
+
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from.
+
+        Training writes one before its first step; what can only follow it says that it was lost.
+
+        Raises:
+            ConfigError: If it was.
+        """
+        if self.last.exists():
+            return True
+        if left := [path.name for path in (self.history, self.best) if path.exists()]:
+            raise ConfigError(
+                [
+                    f"{self.path} has lost {self.last.name}, without which training cannot go on ({', '.join(left)} "
+                    "is there); restore it, or train again into another folder"
+                ]
+            )
+        return False
 
     def sweep(self) -> None:
         """Remove what a killed process was in the middle of writing."""
@@ -162,3 +242,26 @@ class RunFolder:
                 ]
             )
         return vocabulary
+
+
+@contextmanager
+def _locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the kernel's lock on a file, which falls with the process however that ends.
+
+    A system without such locks, or a file system that refuses them, goes without.
+
+    Args:
+        path: A file that exists.
+        busy: What it means that another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError([f"{busy}; wait until it has ended, or stop it"]) from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s); see that no other process writes beside it.", path, error)
+        yield

@@ -32,6 +32,8 @@ from sri_pyro.models import StandardNormal, Strategy
 
 log = logging.getLogger(__name__)
 
+SUBSET_SEED = 0
+"""Of the choice of sentences. It is not the run's, so that runs of other seeds are judged on the same ones."""
 PRIOR_DRAWS = 4000
 """Draws of a prior that is not N(0, I), for the report's comparison with the posteriors."""
 NUM_SAMPLES = 10
@@ -90,12 +92,16 @@ def evaluate_run(
     check_data(run, corpus)
     split = corpus.splits[section.split]
     if section.num_sentences is not None and section.num_sentences < len(split):
-        split = split.subset(section.num_sentences, config.seed)
+        split = split.subset(section.num_sentences, SUBSET_SEED)
     weights = weights_used(run.folder)
     if begun is not None:
         begun(Begun(len(split), section.split, weights))
     assert section.estimator is not None, "every preset names one"
-    with logging_to(run.folder.log), computing_with(torch.get_num_threads()):
+    with (
+        run.folder.evaluation() as place,
+        logging_to(run.folder.log),
+        computing_with(torch.get_num_threads()),
+    ):
         log.info("evaluating %d sentences of the split %s", len(split), section.split)
         seed_everything(config.seed)
         tracer = _tracer(run.inference)
@@ -110,7 +116,7 @@ def evaluate_run(
         )
         evaluation = with_floor(evaluation, split)
         record = provenance(config, corpus.record(), command) | {"weights": weights}
-        return write_evaluation(run, record, evaluation)
+        return write_evaluation(run, record, evaluation, place)
 
 
 def weights_used(folder: RunFolder) -> dict[str, Any]:
@@ -177,8 +183,10 @@ def _tracer(inference: nn.Module) -> Any:
     return tracer
 
 
-def write_evaluation(run: Run, record: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
-    """Write everything that an evaluation found, and the page about it."""
+def write_evaluation(
+    run: Run, record: Mapping[str, Any], evaluation: Evaluation, place: Path
+) -> dict[str, Any]:
+    """Write everything that an evaluation found, and the page about it, into a folder."""
     from sri_pyro.evaluation.report import (
         write_report,
     )  # matplotlib is slow to import, and nothing else needs it
@@ -190,7 +198,7 @@ def write_evaluation(run: Run, record: Mapping[str, Any], evaluation: Evaluation
     noise = run.inference.noise(None) if isinstance(run.inference, ShortRunLangevin) else None
     sentences = [run.text(tokens) for tokens in evaluation.tokens]
     metrics = write_outputs(
-        run.folder.path,
+        place,
         evaluation,
         sentences,
         record,
@@ -198,7 +206,7 @@ def write_evaluation(run: Run, record: Mapping[str, Any], evaluation: Evaluation
         prior_z=prior_z,
         noise_scale=noise,
     )
-    write_report(run.folder.path)
+    write_report(place, run.folder.path.resolve().name)
     return metrics
 
 

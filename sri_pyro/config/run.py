@@ -280,7 +280,7 @@ def load_run(folder: Path | str, device: str | None = None) -> Run:
         device = config.device if config.device in ("cuda", *available_devices()) else "cpu"
         device = "cpu" if device == "cuda" and not torch.cuda.is_available() else device
     weights = place.best if place.best.exists() else place.last
-    tensors, _ = checkpoint.load(weights)
+    tensors, _ = checkpoint.load(weights, place.identity())
     with torch.random.fork_rng():  # initial weights draw from a generator that is not ours to move
         model, inference = build_model(config, len(vocabulary), find_device(device))
     checkpoint.load_weights(model, checkpoint.part("model", tensors), str(weights))

@@ -74,6 +74,7 @@ def train(
     threads = torch.get_num_threads()
     if resume and folder.exists:
         _check_same_config(folder, config)
+        folder.read_vocabulary()
         threads = folder.read_record()["threads"]
     with computing_with(threads):
         return _train(config, folder, resume, device, command, told)
@@ -93,12 +94,9 @@ def _train(
             told.cost(cost)
     if not folder.exists:
         folder.create(config, corpus.vocabulary, record)
-    folder.sweep()
-    continued = folder.last.exists()
-    if not continued:
-        for before in (folder.history, folder.best):  # written before a checkpoint that never came
-            before.unlink(missing_ok=True)
-    with logging_to(folder.log):
+    with folder.training(), logging_to(folder.log):
+        folder.sweep()
+        continued = folder.begun()
         log.info("%s: configuration %s", "continued" if continued else "begun", config.digest[:12])
         history = fit(
             parts.model,
@@ -110,6 +108,7 @@ def _train(
             hooks=[parts.hook],
             folder=folder.path,
             resume=continued,
+            identity=folder.identity(),
             watch=told.watch,
             should_stop=told.should_stop,
         )
@@ -167,8 +166,9 @@ def computing_with(threads: int) -> Iterator[None]:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Append what the library logs to a file for a while."""
+    """Append what the library logs to a file for a while; a line that the disk has no room for is left out."""
     handler = logging.FileHandler(path, encoding="utf-8")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # it would print a traceback
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     library = logging.getLogger("sri_pyro")
     level = library.level

@@ -8,7 +8,6 @@ run.
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation.labelling import labelled
 from sri_pyro.numerics.weights import khat_threshold
 
@@ -147,8 +147,7 @@ def _groups_of(data: InferenceResult) -> dict[str, xr.Dataset]:
 def to_netcdf(data: InferenceResult, path: str | os.PathLike[str]) -> Path:
     """Write an export to netCDF, whole or not at all; either generation reads what the other wrote.
 
-    Numbers are compressed (zlib level 4 after byte shuffling). The file is written beside its
-    destination and then moved there, so that an interruption leaves what was there before.
+    Numbers are compressed (zlib level 4 after byte shuffling).
 
     Returns:
         The path written to.
@@ -163,10 +162,10 @@ def to_netcdf(data: InferenceResult, path: str | os.PathLike[str]) -> Path:
         }
         for group, dataset in groups.items()
     }
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        unfinished = Path(folder) / path.name
-        _tree(groups, data.attrs or {}).to_netcdf(unfinished, engine="h5netcdf", encoding=encoding)
-        unfinished.replace(path)
+    # Made in memory: on a disk that runs full the HDF5 library takes the process down with it.
+    content = _tree(groups, data.attrs or {}).to_netcdf(engine="h5netcdf", encoding=encoding)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

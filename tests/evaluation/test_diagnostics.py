@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 import sri_pyro
 from sri_pyro.evaluation import labelling
@@ -159,11 +158,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     path = to_netcdf(exported(), tmp_path / "inference.nc")
     before = path.read_bytes()
 
-    def half_written(self: xr.DataTree, target: Path, **_: Any) -> None:
-        Path(target).write_bytes(b"half")
+    def half_written(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", half_written)
+    monkeypatch.setattr(Path, "write_bytes", half_written)
     with pytest.raises(OSError, match="No space left on device"):
         to_netcdf(exported(), path)
     assert path.read_bytes() == before
