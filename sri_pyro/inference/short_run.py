@@ -35,9 +35,10 @@ class ShortRunLangevin(nn.Module):
     ``log_q`` is None. The step sizes are a schedule times the buffer ``step_scale``, which tuning moves.
 
     A chain that falls in its log joint as no sampler does, leaves every bounded region, or meets a value that
-    is not finite, is a divergence: the event is logged, the steps are halved and the run starts again. In
-    training the halving stays if more than a tenth of the chains diverged, for then the steps are at fault and
-    not a sentence; a tuner may raise the scale again.
+    is not finite, is a divergence: the event is logged, and the chain runs again from a new start with its steps
+    halved. The others stand, so that what is drawn for a sentence does not depend on its neighbours in the
+    batch. In training the halving stays if more than a tenth of the chains diverged, for then the steps are at
+    fault and not a sentence; a tuner may raise the scale again.
 
     Args:
         num_steps: K.
@@ -103,30 +104,45 @@ class ShortRunLangevin(nn.Module):
             FloatingPointError: If chains diverge however small the steps are.
         """
         noise_scale = self.noise(progress)
-        lasting = 0
-        for halvings in range(MOST_HALVINGS):
-            steps = [0.5**halvings * step for step in self.step_sizes()]
-            draws = self._run(target, num_samples, steps, noise_scale)
-            log_joint = draws.info["log_joint"]
-            if progress is None:
-                # In training the loss looks at the end point; here nothing else does.
-                log_prior, log_likelihood = target.value(draws.z)
-                log_joint = torch.cat([log_joint, (log_prior + log_likelihood)[..., None]], -1)
-            bad = diverged(draws.z, log_joint)
-            if not bool(bad.any()):
-                if progress is not None:
-                    self.step_scale.mul_(0.5**lasting)
-                return draws
+        halvings = lasting = 0
+        draws, bad = self._judged_run(target, num_samples, self.step_sizes(), noise_scale, progress)
+        while bool(bad.any()):
+            if halvings == MOST_HALVINGS:
+                sentence = int(bad.any(0).nonzero()[0])
+                raise FloatingPointError(
+                    f"chains diverge at every step size (sentence {sentence} of the batch first); the log joint or "
+                    "its gradient is not finite there. Check the decoder's weights and the data."
+                )
             lasting += float(bad.double().mean()) > LASTING
             log.warning(
                 "%d of %d chains diverged at step sizes up to %.3g; running them again at half the step.",
-                int(bad.sum()), bad.numel(), max(steps),
+                int(bad.sum()), bad.numel(), 0.5**halvings * max(self.step_sizes()),
             )  # fmt: skip
-        sentence = int(bad.any(0).nonzero()[0])
-        raise FloatingPointError(
-            f"chains diverge at every step size (sentence {sentence} of the batch first); the log joint or "
-            "its gradient is not finite there. Check the decoder's weights and the data."
-        )
+            halvings += 1
+            steps = [0.5**halvings * step for step in self.step_sizes()]
+            # All run again, for a target cannot be cut; those that had ended well keep their first end.
+            again, still_bad = self._judged_run(target, num_samples, steps, noise_scale, progress)
+            draws, bad = replaced(draws, again, bad), bad & still_bad
+        if progress is not None:
+            self.step_scale.mul_(0.5**lasting)
+        return draws
+
+    def _judged_run(
+        self,
+        target: Target,
+        num_samples: int,
+        steps: list[float],
+        noise_scale: float,
+        progress: Progress | None,
+    ) -> tuple[Draws, Tensor]:
+        """A run, and which of its chains diverged."""
+        draws = self._run(target, num_samples, steps, noise_scale)
+        log_joint = draws.info["log_joint"]
+        if progress is None:
+            # In training the loss looks at the end point; here nothing else does.
+            log_prior, log_likelihood = target.value(draws.z)
+            log_joint = torch.cat([log_joint, (log_prior + log_likelihood)[..., None]], -1)
+        return draws, diverged(draws.z, log_joint)
 
     def _run(self, target: Target, num_samples: int, steps: list[float], noise_scale: float) -> Draws:
         z = target.sample_prior(num_samples)
@@ -171,6 +187,16 @@ def diverged(z: Tensor, log_joint: Tensor) -> Tensor:
     inside = (z.abs() < FAR).all(-1)  # False for NaN too
     fall = log_joint[..., 0] - log_joint[..., -1]
     return ~(inside & log_joint.isfinite().all(-1) & (fall < z.shape[-1] + FALL))
+
+
+def replaced(draws: Draws, others: Draws, where: Tensor) -> Draws:
+    """Chains [S, B] of one run with those of another in some places, and all that is told of them."""
+
+    def pick(mine: Tensor, other: Tensor) -> Tensor:
+        return torch.where(where.reshape(*where.shape, *(1,) * (mine.ndim - 2)), other, mine)
+
+    info = {name: pick(value, others.info[name]) for name, value in draws.info.items()}
+    return Draws(pick(draws.z, others.z), info=info)
 
 
 class _Trace:

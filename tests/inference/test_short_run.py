@@ -199,7 +199,7 @@ def test_a_chain_that_only_falls_in_energy_has_diverged(training: bool) -> None:
 
 
 def test_a_few_steep_sentences_shorten_no_step_of_those_to_come(caplog: pytest.LogCaptureFixture) -> None:
-    """One sentence of twenty is run again with its batch; the planted guard that lets every halving stay is red."""
+    """One sentence of twenty is run again; the planted guard that lets every halving stay is red."""
     curvature = torch.ones(20)
     curvature[7] = 5000.0
     target = standard_normal_target(lambda z: -0.5 * (curvature - 1) * z.square().sum(-1), 20, 1)
@@ -209,6 +209,27 @@ def test_a_few_steep_sentences_shorten_no_step_of_those_to_come(caplog: pytest.L
     assert caplog.records
     assert draws.z[:, 7].abs().max() < 10
     assert run.step_scale.item() == 1.0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_diverging_sentence_changes_no_draw_of_its_neighbours(training: bool) -> None:
+    """Oracle: the same generator on the batch without the steep one. Planted: the whole batch run again at half."""
+    ends = []
+    for steepest in (1.0, 5000.0):
+        curvature = torch.tensor([1.0, 2.0, steepest])
+        target = standard_normal_target(lambda z, c=curvature: -0.5 * (c - 1) * z.square().sum(-1), 3, 1)
+        run = ShortRunLangevin(20, UnadjustedLangevin(), ConstantSteps(0.1), record_path=True).train(training)
+        torch.manual_seed(0)
+        ends.append(run(target, 8, progress=START if training else None))
+    calm, mixed = ends
+    assert torch.equal(calm.z[:, :2], mixed.z[:, :2])
+    assert all(torch.equal(calm.info[name][:, :2], mixed.info[name][:, :2]) for name in calm.info)
+    # What is told of the chains that ran again is told of the run that ended well.
+    assert torch.equal(mixed.info["path"][:, :, -1], mixed.z)
+    assert (mixed.info["step_size"][:, 2] < 0.01).all()
+    assert torch.equal(
+        mixed.info["distance"][:, 2, -1], (mixed.z - mixed.info["path"][:, :, 0]).norm(dim=-1)[:, 2]
+    )
 
 
 def test_a_target_that_x_says_nothing_of_is_no_divergence(caplog: pytest.LogCaptureFixture) -> None:
