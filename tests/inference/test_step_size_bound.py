@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from sri_pyro.inference import ShortRunLangevin, StepSizeTuner
-from sri_pyro.inference.step_size import CommonNoise, gaussian_objective, jacobian_objective, stable_scale
+from sri_pyro.inference.step_objectives import (
+    CommonNoise,
+    gaussian_objective,
+    jacobian_objective,
+    stable_scale,
+)
 from sri_pyro.numerics.langevin import INTEGRATORS, LeimkuhlerMatthews, run_langevin
 from sri_pyro.numerics.schedules import ConstantSteps, GeometricSteps
 from sri_pyro.target import Target

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from sri_pyro.inference import ShortRunLangevin
-from sri_pyro.inference.step_size import (
+from sri_pyro.inference.step_objectives import (
     CommonNoise,
     gaussian_gradient,
     gaussian_objective,
