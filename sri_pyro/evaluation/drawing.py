@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -31,6 +31,8 @@ VARIABLES = {
 SIZE = (4.5, 3.1)
 """Inches: near the width at which a panel is shown, on a desk and on a phone, so that its type keeps its size."""
 TYPE = 9.0
+LEGEND_LINE = 68
+"""Characters of a line of the legend, about, its handles counted as six each."""
 
 
 @dataclass(frozen=True)
@@ -52,50 +54,66 @@ class Panel:
 
 def axes(xlabel: str, ylabel: str) -> Axes:
     """Empty axes in the style of the page, on a figure of their own."""
-    figure = Figure(figsize=SIZE, layout="constrained")
+    return stacked(xlabel, [ylabel])[0]
+
+
+def stacked(xlabel: str, ylabels: Sequence[str]) -> list[Axes]:
+    """Axes one above the other that share what they run along, on a figure of their own."""
+    width, height = SIZE
+    figure = Figure(figsize=(width, height * (1 + 0.6 * (len(ylabels) - 1))), layout="constrained")
     FigureCanvasSVG(figure)
-    ax = figure.add_subplot()
     figure.patch.set_visible(False)
+    found = list(figure.subplots(len(ylabels), sharex=True, squeeze=False)[:, 0])
+    for ax, ylabel in zip(found, ylabels, strict=True):
+        _style(ax, ylabel)
+    found[-1].set_xlabel(xlabel, fontsize=TYPE, color=INK)
+    return found
+
+
+def _style(ax: Axes, ylabel: str) -> None:
     ax.patch.set_visible(False)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("bottom", "left"):
         ax.spines[side].set_color(MUTED)
     ax.tick_params(which="both", colors=MUTED, labelcolor=INK, labelsize=TYPE)
-    ax.set_xlabel(xlabel, fontsize=TYPE, color=INK)
     ax.set_ylabel(ylabel, fontsize=TYPE, color=INK)
     ax.grid(axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
-    return ax
 
 
-def level(ax: Axes, y: float, label: str, color: str = ALARM, below: bool = False) -> None:
-    """A horizontal reference line, labelled at its right end."""
-    ax.axhline(y, color=color, linewidth=1, linestyle=(0, (4, 3)))
-    ax.annotate(
-        label,
-        (1, y),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -3 if below else 3),
-        textcoords="offset points",
-        ha="right",
-        va="top" if below else "bottom",
+def level(ax: Axes, y: float, label: str, color: str = ALARM) -> None:
+    """A horizontal reference line, named in the legend: a name beside it would lie on what is drawn."""
+    dashes = (0, (4, 3)) if color == ALARM else (0, (1, 2))  # told apart without colour
+    ax.axhline(y, color=color, linewidth=1.2, linestyle=dashes, label=label)
+
+
+def _legend(figure: Figure) -> None:
+    """One line or more above all axes, where nothing is drawn that it could hide."""
+    pairs = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+    if not pairs:
+        return
+    handles, labels = zip(*pairs, strict=True)
+    fits = sum(len(label) + 6 for label in labels) <= LEGEND_LINE
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=len(labels) if fits else 2,
         fontsize=TYPE - 1,
-        color=color,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1},
-        zorder=5,
+        labelcolor=INK,
+        frameon=False,
+        handlelength=1.4,
+        columnspacing=1.2,
+        borderpad=0,
     )
-
-
-def legend(ax: Axes, loc: Literal["best", "upper right", "upper center"] = "best", ncols: int = 1) -> None:
-    """A legend without a frame."""
-    ax.legend(loc=loc, ncols=ncols, fontsize=TYPE - 1, labelcolor=INK, frameon=False, handlelength=1.4)
 
 
 def draw(ax: Axes, title: str, caption: str, alt: str) -> Panel:
     """Finish a panel."""
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
+    _legend(figure)
     stream = io.StringIO()
     # Text stays text, for screen readers and for the page's font; ids are the same whenever the drawing is.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):

@@ -5,7 +5,6 @@ Axes: S importance draws, M short-run chains, n sentences in all, D dimensions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,13 +18,13 @@ from sri_pyro.evaluation.evidence import EvidenceEstimator, SentenceEvidence, We
 from sri_pyro.evaluation.metrics import (
     EXACT_DENSITY,
     GAUSSIAN_ENTROPY,
-    ActiveUnits,
-    active_units,
     jensen_check,
     mean_estimate,
     mutual_information,
     perplexity,
 )
+from sri_pyro.evaluation.units import ActiveUnits, active_units
+from sri_pyro.evaluation.weight_summary import Folding, Tails, Worth
 from sri_pyro.target import Inference, Target, evaluating
 from sri_pyro.types import Batch, Estimate
 
@@ -156,7 +155,6 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
     information = mutual_information(
         chains.critic_mean, chains.critic_covariance.mean(0), chains.z[-min(HELD_OUT, len(chains.z)) :]
     )
-    khat, threshold = column["khat"], column["khat_threshold"]
     exact = bool(chains.has_density.all())
     method = EXACT_DENSITY if exact else GAUSSIAN_ENTROPY
     estimates: dict[str, Estimate] = {
@@ -167,32 +165,16 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         "kl_q_posterior": mean_estimate(column["kl_q_posterior"], method),
         "mutual_information": information,
     }
-    # -inf, weights without variance, passes; NaN, no tail to fit, fails.
-    fails = ~(khat < threshold)
     check = jensen_check(
         -column["log_px"], column["reconstruction"], column["kl_q_prior"], column["se"], binding=exact
     )
-    finite = khat[khat.isfinite()]
-    folding = {}
-    if set(FOLDING) <= set(column):
-        smallest = column["smallest_eigenvalue"]
-        folding["folding"] = {
-            "folded_sentences": int((smallest <= 0).sum()),
-            "negative_share": float(column["negative_share"].mean()),
-            "smallest_eigenvalue": float(smallest.min()),
-        }
+    folding = {"folding": asdict(Folding.of(column))} if set(FOLDING) <= set(column) else {}
     return {
         "perplexity": asdict(ppl),
         **{name: asdict(estimate) for name, estimate in estimates.items()},
         "active_units": asdict(units),
-        "khat": {
-            "threshold": float(threshold.min()),
-            "share_below": float(1 - fails.double().mean()),
-            "max": float(finite.max()) if len(finite) else math.nan,
-            "median": float(finite.median()) if len(finite) else math.nan,
-            "failed_sentences": int(fails.sum()),
-        },
-        "ess": {"median": float(column["ess"].median()), "min": float(column["ess"].min())},
+        "khat": asdict(Tails.of(column["khat"], column["khat_threshold"])),
+        "ess": asdict(Worth.of(column["ess"])),
         "jensen": asdict(check),
         **folding,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ from sri_pyro.evaluation.drawing import (
     Panel,
     axes,
     draw,
-    legend,
     level,
+    stacked,
 )
+from sri_pyro.evaluation.evidence import LEAST_ESS
+from sri_pyro.evaluation.metrics import mean_estimate
 from sri_pyro.evaluation.verdicts import number
 
 Array = NDArray[Any]
@@ -31,6 +34,8 @@ MOST_POINTS = 1500
 """Sentences drawn one by one; of more, a part, so that the page stays light."""
 FEW_POINTS = 150
 """Sentences up to which dots are drawn large and dense, for they do not hide one another."""
+ROUNDING = 1e-6
+"""Of an epoch, that of a batch by which a window of one epoch must not grow."""
 SAME_SENTENCES = (
     " Each point is a mean over the same sentences with the same noise; no error is recorded. The level is as "
     "uncertain as the choice of sentences, differences between epochs are less so."
@@ -51,7 +56,7 @@ def khat_by_length(table: pd.DataFrame) -> Panel:
     level(ax, float(threshold.min()), f"threshold {threshold.min():.2f}")
     finite = khat[np.isfinite(khat)]
     if finite.max(initial=0.0) < 2:  # beyond, the two lines run into one
-        level(ax, 0.5, "0.5: finite variance below", MUTED, below=True)
+        level(ax, 0.5, "0.5: finite variance below", MUTED)
     ax.set_ylim(
         min(0.0, float(finite.min(initial=0.0))) - 0.05, max(1.0, float(finite.max(initial=0.0)) * 1.05)
     )
@@ -70,8 +75,8 @@ def ess_by_length(table: pd.DataFrame) -> Panel:
     ax = axes("tokens in the sentence", "effective sample size")
     ax.set_yscale("log")
     _plain_log(ax)
-    _by_sentence(ax, table, ess, ess < 30, "fewer than 30")
-    level(ax, 30, "30", MUTED, below=True)
+    _by_sentence(ax, table, ess, ess < LEAST_ESS, f"fewer than {LEAST_ESS:g}")
+    level(ax, LEAST_ESS, f"{LEAST_ESS:g}: too few below", MUTED)
     return draw(
         ax,
         "Effective draws by sentence length",
@@ -99,8 +104,7 @@ def by_length(table: pd.DataFrame, with_code: bool, trusted: bool) -> list[Panel
     if trusted:
         rate = -float(table["log_px"].sum()) / tokens.sum()
         level(ax, rate, f"log perplexity {rate:.2f}", MUTED)
-        line = " The dashed line is the logarithm of the perplexity."
-    legend(ax)
+        line = " The dotted line is the logarithm of the perplexity."
     first = draw(
         ax,
         "Negative log-likelihood per token by length",
@@ -114,7 +118,6 @@ def by_length(table: pd.DataFrame, with_code: bool, trusted: bool) -> list[Panel
     ax = axes("tokens in the sentence", "KL(posterior ‖ prior), nats")
     _by_sentence(ax, table, nats, failed, "k-hat too high")
     _means(ax, tokens, nats)
-    legend(ax)
     second = draw(
         ax,
         "What the code holds, by length",
@@ -126,51 +129,106 @@ def by_length(table: pd.DataFrame, with_code: bool, trusted: bool) -> list[Panel
 
 
 def training(history: Sequence[Mapping[str, Any]], with_code: bool) -> list[Panel]:
-    """Loss and validation over epochs; as many panels as there are records for."""
-    panels = []
-    wanted = (
-        ("step", "loss", "Training loss", "loss, nats per sentence", "Objective of the weight steps that were logged."),
-        (
-            "validation", "nll", "Validation", "NLL, nats per sentence",
-            "Held-out NLL; the ring marks the weights kept.",
-        ),
-        (
-            "validation", "kl_posterior_prior", "Code during training", "KL(posterior ‖ prior), nats",
-            "On validation sentences. A code that stays near zero from the start never came to life.",
-        ),
-    )  # fmt: skip
-    for kind, name, title, ylabel, caption in wanted:
-        records = [
-            (r["epoch"], number(r[name]), number(r.get(f"{name}_se")))
-            for r in history
-            if r["kind"] == kind and name in r
-        ]
-        if not records or (name == "kl_posterior_prior" and not with_code):
-            continue
-        epochs, values, errors = np.array(records, dtype=float).T
-        ax = axes("epoch", ylabel)
-        told = np.isfinite(errors)
-        if told.any():
-            bars = epochs[told], values[told], 2 * errors[told]
-            ax.errorbar(*bars, fmt="none", ecolor=FIRST, elinewidth=0.8, capsize=2)
-        if kind == "validation":
-            caption += WITH_ERRORS if told.any() else SAME_SENTENCES
-        ax.plot(
-            epochs,
-            values,
-            color=FIRST,
-            linewidth=1.4,
-            marker="o" if kind == "validation" or len(values) == 1 else "",
-            markersize=3 if len(values) > 1 else 6,
-        )
-        if len(values) == 1:
-            ax.set_xlim(0, 2 * epochs[0] or 1)
-            caption += " One record only."
-        if name == "nll" and np.isfinite(values).any():
-            best = int(np.nanargmin(values))
-            ax.plot(epochs[best], values[best], "o", color=SECOND, markersize=9, fillstyle="none")
-        panels.append(draw(ax, title, caption, f"{title}: from {values[0]:.4g} to {values[-1]:.4g}."))
+    """Loss and validation over epochs, one above the other, and the code apart; as far as there are records."""
+    loss, nll = _records(history, "step", "loss"), _records(history, "validation", "nll")
+    code = _records(history, "validation", "kl_posterior_prior")
+    if not len(loss) and not len(nll):
+        return []
+    end = 1.03 * max([*loss[:, 0], *nll[:, 0]]) or 1.0
+    drawn = [(name, records, draw_them) for name, records, draw_them in
+             (("loss", loss, _training_loss), ("NLL", nll, _validation)) if len(records)]  # fmt: skip
+    captions, said = [], []
+    rows = stacked("epoch", [f"{name}, nats per sentence" for name, _, _ in drawn])
+    for ax, (name, records, draw_them) in zip(rows, drawn, strict=True):
+        captions.append(draw_them(ax, records))
+        said.append(f"{name} from {records[0, 1]:.4g} to {records[-1, 1]:.4g}")
+    if len(drawn) == 2:
+        captions = [f"{place}: {text}" for place, text in zip(("Above", "Below"), captions, strict=True)]
+    _epochs(rows[-1], end)
+    panels = [
+        draw(rows[-1], "Training and validation", " ".join(captions), f"During training: {', '.join(said)}.")
+    ]
+    if len(code) and with_code:
+        ax = axes("epoch", "KL(posterior ‖ prior), nats")
+        caption = "On validation sentences. A code that stays near zero from the start never came to life."
+        caption += _curve(ax, code)
+        _epochs(ax, end)
+        alt = f"KL to the prior goes from {code[0, 1]:.4g} to {code[-1, 1]:.4g}."
+        panels.append(draw(ax, "Code during training", caption, alt))
     return panels
+
+
+def _epochs(ax: Axes, end: float) -> None:
+    """From the beginning of training, so that figures can be laid side by side."""
+    ax.set_xlim(0, end)
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def _records(history: Sequence[Mapping[str, Any]], kind: str, name: str) -> Array:
+    """Epoch, value and standard error (NaN where none is recorded) of every record, shape [records, 3]."""
+    found = [
+        (r["epoch"], number(r[name]), number(r.get(f"{name}_se")))
+        for r in history
+        if r["kind"] == kind and name in r
+    ]
+    return np.array(found, dtype=float).reshape(-1, 3)
+
+
+def _training_loss(ax: Axes, records: Array) -> str:
+    """Batches as faint dots and their mean over an epoch; returns how to take it."""
+    epochs, losses, _ = records.T
+    size, alpha = (3.0, 0.35) if len(losses) > 1 else (6.0, 1.0)
+    ax.plot(
+        epochs, losses, "o", color=MUTED, markersize=size, alpha=alpha, markeredgewidth=0, label="a batch"
+    )
+    centre, mean, error = running_mean(epochs, losses)
+    if len(centre):
+        ax.fill_between(centre, mean - 2 * error, mean + 2 * error, color=FIRST, alpha=0.2, linewidth=0)
+        ax.plot(centre, mean, color=FIRST, linewidth=1.6, label="mean over an epoch ± 2 se")
+    return (
+        "the objective of the weight steps that were logged. A dot is one batch, of sentences of like length, so "
+        "that dots scatter by length; the line is the mean over the epoch that ends there. With a code the objective "
+        "counts the prior's density too and moves with the noise scale: it is no NLL, and may rise while the model "
+        "gets better." + (" One record only." if len(losses) == 1 else "")
+    )
+
+
+def running_mean(epochs: Array, values: Array) -> tuple[Array, Array, Array]:
+    """Means over the epoch up to each record, from the end of the first epoch on; where, the means, and their errors.
+
+    The standard errors take the batches of an epoch for independent.
+
+    Example:
+        >>> where, mean, error = running_mean(np.array([0.5, 1.0, 1.5]), np.array([3.0, 1.0, 2.0]))
+        >>> where.tolist(), mean.tolist(), error.tolist()
+        ([1.0, 1.5], [2.0, 1.5], [1.0, 0.5])
+    """
+    found = []
+    for end in epochs[epochs >= 1]:
+        own = (epochs > end - 1 + ROUNDING) & (epochs <= end)
+        estimate = mean_estimate(torch.tensor(values[own]))
+        found.append((end, estimate.value, estimate.se))
+    return tuple(np.array(found, dtype=float).reshape(-1, 3).T)  # type: ignore[return-value]  # three rows
+
+
+def _validation(ax: Axes, records: Array) -> str:
+    """Held-out NLL with its best; returns how to take it."""
+    caption = "held-out NLL; the ring marks the weights kept." + _curve(ax, records)
+    if np.isfinite(records[:, 1]).any():
+        epoch, nll, _ = records[int(np.nanargmin(records[:, 1]))]
+        ax.plot(epoch, nll, "o", color=SECOND, markersize=9, fillstyle="none", label="weights kept")
+    return caption
+
+
+def _curve(ax: Axes, records: Array) -> str:
+    """A line through validations with bars where there are errors; returns how to take it."""
+    epochs, values, errors = records.T
+    told = np.isfinite(errors)
+    if told.any():
+        bars = epochs[told], values[told], 2 * errors[told]
+        ax.errorbar(*bars, fmt="none", ecolor=FIRST, elinewidth=0.8, capsize=2)
+    ax.plot(epochs, values, color=FIRST, linewidth=1.4, marker="o", markersize=3 if len(values) > 1 else 6)
+    return (WITH_ERRORS if told.any() else SAME_SENTENCES) + (" One record only." if len(values) == 1 else "")
 
 
 def _by_sentence(ax: Axes, table: pd.DataFrame, values: Array, alarm: Array, label: str) -> int:
@@ -194,8 +252,7 @@ def _by_sentence(ax: Axes, table: pd.DataFrame, values: Array, alarm: Array, lab
             markeredgewidth=0,
             label=label,
         )
-        legend(ax)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return int(alarm.sum())
 
 

@@ -16,6 +16,7 @@ from sri_pyro.evaluation.verdicts import (
     refused_sentences,
     rounded,
 )
+from sri_pyro.evaluation.verdicts.likelihood import largest_khat
 from sri_pyro.evaluation.verdicts.reading import option
 
 METHODS = {
@@ -51,7 +52,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
         text = f"No perplexity can be stated: the importance weights of {n} are not to be trusted"
     else:
         text = (
-            f"Perplexity {ppl['estimate']:.4g} (95% interval {ppl['lower']:.4g} to {ppl['upper']:.4g}) on {n}"
+            f"Perplexity {plain(ppl['estimate'], '.4g')} (95% interval {plain(ppl['lower'], '.4g')} to "
+            f"{plain(ppl['upper'], '.4g')}) on {n}"
         )
     if not units["of"]:
         return text + "; a language model, without a code."
@@ -80,7 +82,7 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
     rows = [
         Row(
             "Perplexity",
-            f"{ppl['estimate']:.4g} [{ppl['lower']:.4g}, {ppl['upper']:.4g}]",
+            ranged(ppl["estimate"], ppl["lower"], ppl["upper"], ".4g"),
             f"{counted}{share:.1%} of the interval's variance comes from {dominant}.",
         )
         if trusted
@@ -120,8 +122,9 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
         _row("Mutual information", information, f"cannot exceed log n = {cap:.2f}"),
         Row(
             "Active units, corrected",
-            f"{units['count']} of {units['of']}",
-            f"{naive}; {units['active_eigenvalues']} active directions. {units['num_chains']} chains a sentence.",
+            f"{units['count']} of {units['of']} [{units['count']}, {units['at_most']}]",
+            f"Each end holds with 95%, by simultaneous bounds. {naive}; {units['active_eigenvalues']} active "
+            f"directions. {units['num_chains']} chains a sentence.",
         ),
     ]
 
@@ -133,11 +136,16 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
     rows = [
         Row(
             "k-hat below its threshold",
-            f"{number(khat['share_below']):.1%} of sentences",
-            f"Threshold {number(khat['threshold']):.2f}; median {number(khat['median']):.2f}, largest "
-            f"{number(khat['max']):.2f}.",
+            with_ends(khat, "share_below", ".1%"),
+            f"Share of sentences, with its exact binomial interval. Threshold "
+            f"{plain(khat['threshold'], '.2f')}; median {with_ends(khat, 'median', '.2f')}, largest "
+            f"{largest_khat(khat)}.",
         ),
-        Row("Effective draws, median", f"{number(ess['median']):.0f}", f"Smallest {number(ess['min']):.0f}."),
+        Row(
+            "Effective draws, median",
+            with_ends(ess, "median", ".0f"),
+            f"Distribution-free interval, over sentences. Smallest {plain(ess['min'], '.0f')}.",
+        ),
     ]
     if folding is not None:
         rows.append(
@@ -149,9 +157,32 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
             )
         )
     if "posterior_spread_ratio" in metrics:
-        note = "1 is right; below 1 is over-confident"
+        note = "1: as wide in all, which says nothing of place and shape; below 1: over-confident"
         rows.append(_row("Variance, short run / posterior", metrics["posterior_spread_ratio"], note))
     return rows
+
+
+def plain(value: Any, form: str) -> str:
+    """A number in a format; what is not finite is not known."""
+    return format(number(value), form) if math.isfinite(number(value)) else "not known"
+
+
+def ranged(value: Any, lower: Any, upper: Any, form: str) -> str:
+    """A number with its interval, as far as they are known.
+
+    Example:
+        >>> ranged(0.98, 0.9, 1.0, ".0%"), ranged(3.0, None, None, ".1f")
+        ('98% [90%, 100%]', '3.0 [not known]')
+    """
+    ends = [plain(end, form) for end in (lower, upper)]
+    return (
+        f"{plain(value, form)} [{', '.join(dict.fromkeys(ends)) if 'not known' in ends else ', '.join(ends)}]"
+    )
+
+
+def with_ends(record: Mapping[str, Any], name: str, form: str) -> str:
+    """A number of a record with its interval, whose ends stand beside it."""
+    return ranged(record[name], record[f"{name}_lower"], record[f"{name}_upper"], form)
 
 
 def _row(name: str, record: Mapping[str, Any], note: str = "") -> Row:

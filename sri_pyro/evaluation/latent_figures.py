@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from sri_pyro.evaluation import latent_space
+from sri_pyro.evaluation.aggregate import compare_radii
 from sri_pyro.evaluation.drawing import (
-    ALARM,
     FIRST,
     GRID,
     MUTED,
@@ -23,10 +23,10 @@ from sri_pyro.evaluation.drawing import (
     axes,
     density,
     draw,
-    legend,
     level,
 )
-from sri_pyro.evaluation.metrics import ACTIVE, Z_95
+from sri_pyro.evaluation.metrics import Z_95
+from sri_pyro.evaluation.units import ACTIVE
 
 Array = NDArray[Any]
 
@@ -44,8 +44,7 @@ def unit_spectrum(units: Mapping[str, Any]) -> Panel:
             ax.vlines(rank[use], lower[use], variances[use], color=color, linewidth=1.4)
             ax.plot(rank[use], variances[use], "o", color=color, markersize=4, label=label)
             ax.plot(rank[use], lower[use], "_", color=color, markersize=5)
-    level(ax, ACTIVE, f"{ACTIVE}", below=True)
-    legend(ax, "upper right")
+    level(ax, ACTIVE, f"threshold {ACTIVE}")
     return draw(
         ax,
         "Active units",
@@ -69,8 +68,7 @@ def unit_eigenvalues(units: Mapping[str, Any]) -> Panel:
         if use.any():
             ax.plot(rank[use], values[use], "s", color=color, markersize=4, label=label)
     rule = f"{threshold:.2g} ({ACTIVE} + noise)" if "noise_edge" in units else f"{ACTIVE}"
-    level(ax, threshold, rule, below=True)
-    legend(ax, "upper right")
+    level(ax, threshold, rule)
     return draw(
         ax,
         "Active directions",
@@ -102,7 +100,7 @@ def steps(trajectory: Mapping[str, Array]) -> list[Panel]:
             ax.set_yscale("symlog", linthresh=1, linscale=1)
             ax.yaxis.set_major_formatter(ScalarFormatter())
             ax.yaxis.set_minor_locator(NullLocator())
-        ax.axhline(0, color=ALARM, linewidth=1, linestyle=(0, (4, 3)))
+        level(ax, 0, "0: the posterior")
         scale = " The axis is logarithmic above 1." if most > 4 else ""
         panels.append(
             draw(
@@ -169,12 +167,10 @@ def marginals(
         ax.plot([], [], color=SECOND, linewidth=5, alpha=0.6, label="posterior")
         ax.plot([], [], color=GRID, linewidth=5, label="prior, 95%")
         ax.set_xticks(range(len(dims)), [str(dim) for dim in dims])
-        low, high = ax.get_ylim()
-        ax.set_ylim(low, high + 0.16 * (high - low))
-        legend(ax, "upper center", ncols=3)
         own_row = table.iloc[row]
         advice = (
-            "Where the halves have one shape, the short run is right."
+            "Where the halves have one shape, the short run has the posterior's law in that dimension alone; how "
+            "dimensions hang together is not compared."
             if own_row["khat"] < own_row["khat_threshold"]
             else "That is too high: do not believe the right halves."
         )
@@ -191,43 +187,54 @@ def marginals(
     return panels
 
 
-def aggregate(z: Array, proposal_z: Array, log_weight: Array, prior_z: Array | None) -> list[Panel]:
-    """Aggregate posterior against prior, by radius and by eigenvalue; shapes as for ``marginals``."""
+def aggregate(
+    z: Array, proposal_z: Array, log_weight: Array, passed: torch.Tensor, prior_z: Array | None
+) -> list[Panel]:
+    """Aggregate posterior against prior, by radius and by eigenvalue; shapes as for ``marginals``.
+
+    Of the posterior only those sentences are drawn whose weights pass.
+    """
     prior = None if prior_z is None else torch.from_numpy(prior_z)
     own, weighted, weights = map(torch.from_numpy, (z, proposal_z, log_weight))
-    gaps = latent_space.radius_gap(own, prior), latent_space.radius_gap(weighted, prior, weights)
+    gaps = compare_radii(own, weighted, weights, passed, prior)
     ax = axes("‖z‖²", "difference of distribution functions")
-    ax.axhspan(-gaps[0].band, gaps[0].band, color=GRID, linewidth=0)
     ax.axhline(0, color=MUTED, linewidth=0.8)
+    known = int(passed.sum()) > 1
     for gap, color, label, style in (
-        (gaps[0], FIRST, "short run", "-"),
-        (gaps[1], SECOND, "posterior", (0, (3, 1.5))),
-    ):
-        ax.plot(gap.radius, gap.gap, color=color, linewidth=1.6, linestyle=style, label=label)
-    legend(ax)
+        (gaps.posterior, SECOND, "posterior", "-"),
+        (gaps.short_run, FIRST, "short run", (0, (3, 1.5))),
+    )[0 if known else 1 :]:
+        ax.fill_between(
+            gap.radius, gap.gap - gap.band, gap.gap + gap.band, color=color, alpha=0.2, linewidth=0
+        )
+        ax.plot(gap.radius, gap.gap, color=color, linewidth=1.6, linestyle=style, label=f"{label} ± band")
     n, dim = z.shape[1:]
     against = f"chi-squared with {dim} degrees of freedom" if prior is None else "the prior's own draws"
+    of = "all" if passed.all() else f"the {int(passed.sum()):,} (short run: {n:,}) of"
     radius = draw(
         ax,
         "Aggregate posterior against prior: radius",
-        f"Distribution of ‖z‖² over all {n:,} sentences less that of {against}. Inside the grey band (95%, "
-        "simultaneous) it cannot be told from the prior; above zero, codes lie further in.",
-        f"The largest difference is {gaps[0].largest:.3f} for the short run; the band is ± {gaps[0].band:.3f}.",
+        f"Distribution of ‖z‖² over {of} {n:,} sentences less that of {against}; above zero, codes lie further in. "
+        "Where zero lies outside a law's band at some radius, that law is not the prior. The bands (95%, simultaneous "
+        "over radii, hence conservative at any single one) hold the choice of sentences and the noise of "
+        "draws and weights.",
+        f"The largest difference is {gaps.posterior.largest:.3f} ± {gaps.posterior.band:.3f} for the posterior and "
+        f"{gaps.short_run.largest:.3f} ± {gaps.short_run.band:.3f} for the short run.",
     )
     ax = axes("rank", "eigenvalue")
     rank = np.arange(1, dim + 1)
     if prior is None:
         low, high = latent_space.scatter_of_eigenvalues(n, dim)
-        ax.axhspan(low, high, color=GRID, linewidth=0)
+        ax.axhspan(low, high, color=GRID, linewidth=0, label="N(0, I) by chance")
         ax.axhline(1, color=MUTED, linewidth=0.8)
     else:
         ax.plot(rank, latent_space.eigenvalues(prior[:, None]), color=MUTED, linewidth=1, label="prior")
     ax.plot(rank, latent_space.eigenvalues(own), "o", color=FIRST, markersize=4, label="short run")
-    values = latent_space.eigenvalues(weighted, weights)
-    ax.plot(rank, values, "s", color=SECOND, markersize=4, fillstyle="none", label="posterior")
+    if known:
+        values = latent_space.eigenvalues(weighted[:, passed], weights[:, passed])
+        ax.plot(rank, values, "s", color=SECOND, markersize=4, fillstyle="none", label="posterior")
     _ranks(ax)
     ax.set_ylim(bottom=0)
-    legend(ax)
     caption = "Eigenvalues of the covariance of all codes. Those of N(0, I) are 1; from as many independent draws they "
     caption += "lie in the grey band. Far below it are directions that no sentence uses."
     if prior is not None:
@@ -261,8 +268,9 @@ def _by_step(ylabel: str, values: Array) -> Axes:
     """A thin line per sentence and a thick one for their mean."""
     ax = axes("step", ylabel)
     k = np.arange(values.shape[1])
-    ax.plot(k, values.T, color=FIRST, linewidth=0.7, alpha=0.45)
-    ax.plot(k, values.mean(0), color=FIRST, linewidth=2)
+    for i, each in enumerate(values):
+        ax.plot(k, each, color=FIRST, linewidth=0.7, alpha=0.45, label="" if i else "a sentence")
+    ax.plot(k, values.mean(0), color=FIRST, linewidth=2, label="mean")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return ax
 

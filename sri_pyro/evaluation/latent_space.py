@@ -10,20 +10,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_pyro.evaluation.aggregate import compare_radii
 from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.evaluate import Evaluation
 from sri_pyro.evaluation.metrics import mean_estimate
 from sri_pyro.numerics.weights import normalised
 from sri_pyro.types import Estimate
-
-GRID = 201
-"""Points at which distribution functions are compared."""
-MISS = 0.05
-"""Probability that a simultaneous band does not hold the truth."""
 
 
 def posterior_variances(z: Tensor, log_weight: Tensor) -> Tensor:
@@ -75,72 +72,6 @@ def spread_ratio(q_variances: Tensor, variances: Tensor) -> Estimate:
     return Estimate(ratio, se, n, "self_normalised_importance")
 
 
-@dataclass(frozen=True)
-class RadiusGap:
-    r"""Distribution of :math:`\lVert z \rVert^2` under an aggregate posterior, less that under the prior.
-
-    Attributes:
-        radius: Where they are compared, in squared units of z, shape [G].
-        gap: Difference of the distribution functions, shape [G].
-        band: Half width of the simultaneous 95 % band about zero (Dvoretzky-Kiefer-Wolfowitz); conservative
-            where sentences have several draws.
-    """
-
-    radius: NDArray[np.float64]
-    gap: NDArray[np.float64]
-    band: float
-
-    @property
-    def largest(self) -> float:
-        """The largest difference."""
-        return float(np.abs(self.gap).max())
-
-
-def radius_gap(z: Tensor, prior_z: Tensor | None = None, log_weight: Tensor | None = None) -> RadiusGap:
-    r"""Compare the radii of all sentences' codes with those of the prior.
-
-    The aggregate posterior :math:`\frac1n \sum_i q(z \mid x_i)` is the prior if the model has learned the
-    corpus and the inference is right. Where it is not, codes drawn from the prior are not codes of sentences.
-
-    Args:
-        z: Draws of each sentence's code, shape [M, n, D].
-        prior_z: Draws of the prior, shape [m, D]; None for N(0, I), whose squared radius is chi-squared with
-            D degrees of freedom.
-        log_weight: Log weights of the draws, shape [M, n]; None for equal ones.
-
-    Example:
-        >>> z = torch.randn(1, 500, 4, generator=torch.Generator().manual_seed(0))
-        >>> radius_gap(z).largest < radius_gap(z).band < radius_gap(3 * z).largest
-        True
-
-    References:
-        The band's constant: Massart (1990).
-    """
-    num_draws, n, dim = z.shape
-    squared = z.double().square().sum(-1)
-    weights = (
-        torch.full_like(squared, 1 / num_draws) if log_weight is None else normalised(log_weight.double())
-    )
-    prior = None if prior_z is None else prior_z.double().square().sum(-1)
-    tops = [
-        float(codes.flatten().kthvalue(math.ceil(0.999 * codes.numel())).values)
-        for codes in (squared, prior)
-        if codes is not None
-    ]  # an outlier alone shall not stretch the grid
-    grid = torch.linspace(0, max(*tops, dim + 3 * math.sqrt(2 * dim)), GRID, dtype=torch.float64)
-    order = squared.flatten().argsort()
-    heaped = torch.cat([squared.new_zeros(1), (weights / n).flatten()[order].cumsum(0)])
-    ecdf = heaped[torch.searchsorted(squared.flatten()[order], grid, right=True)]
-    noise = 1 / n
-    if prior is None:
-        cdf = torch.special.gammainc(torch.tensor(dim / 2, dtype=torch.float64), grid / 2)
-    else:
-        cdf = torch.searchsorted(prior.sort().values, grid, right=True).double() / len(prior)
-        noise += 1 / len(prior)
-    band = math.sqrt(math.log(2 / MISS) / 2 * noise)
-    return RadiusGap(grid.numpy(), (ecdf - cdf).numpy(), band)
-
-
 def eigenvalues(z: Tensor, log_weight: Tensor | None = None) -> NDArray[np.float64]:
     """Eigenvalues of the aggregate posterior's covariance, largest first, shape [D].
 
@@ -190,15 +121,34 @@ def late_change(by_step: NDArray[np.float64]) -> Estimate:
     return mean_estimate(torch.tensor(by_step[:, before] - by_step[:, last]))
 
 
-def settling(trace: StepTrace) -> dict[str, Any]:
-    """What a step-by-step trace says of whether the runs have come to rest; JSON-able."""
-    return {
-        "num_steps": trace.kl_posterior.shape[1] - 1,
-        "kl_first": asdict(mean_estimate(torch.tensor(trace.kl_posterior[:, 0]))),
-        "kl_last": asdict(mean_estimate(torch.tensor(trace.kl_posterior[:, -1]))),
-        "kl_late_fall": asdict(late_change(trace.kl_posterior)),
-        "energy_late_fall": asdict(late_change(-trace.log_joint)),
-    }
+@dataclass(frozen=True)
+class Settling:
+    """Whether the runs have come to rest, over the sentences that were traced.
+
+    Attributes:
+        num_steps: K.
+        kl_first: KL to the posterior at the start.
+        kl_last: The same at the end.
+        kl_late_fall: How much it fell over the last quarter.
+        energy_late_fall: How much the energy did.
+    """
+
+    num_steps: int
+    kl_first: Estimate
+    kl_last: Estimate
+    kl_late_fall: Estimate
+    energy_late_fall: Estimate
+
+    @classmethod
+    def of(cls, trace: StepTrace) -> Settling:
+        """From a step-by-step trace."""
+        return cls(
+            trace.kl_posterior.shape[1] - 1,
+            mean_estimate(torch.tensor(trace.kl_posterior[:, 0])),
+            mean_estimate(torch.tensor(trace.kl_posterior[:, -1])),
+            late_change(trace.kl_posterior),
+            late_change(-trace.log_joint),
+        )
 
 
 def describe(
@@ -206,7 +156,7 @@ def describe(
 ) -> dict[str, Any]:
     """The numbers about codes that verdicts need beyond an evaluation's own; nothing without codes.
 
-    The spread is compared on sentences whose k-hat is below its threshold alone.
+    Whatever rests on weights is of sentences whose k-hat is below its threshold alone.
 
     Args:
         evaluation: Of a model.
@@ -220,19 +170,18 @@ def describe(
     chains, proposal = evaluation.chains, evaluation.proposal
     if not evaluation.units.of:
         return {}
-    table = evaluation.table
-    passed = torch.from_numpy((table["khat"] < table["khat_threshold"]).to_numpy(copy=True))
-    variances = posterior_variances(proposal.z.cpu(), proposal.log_weight.cpu())[passed]
+    passed = passing(evaluation.table)
+    z, log_weight = proposal.z.cpu(), proposal.log_weight.cpu()
     q_variances = chains.covariance.diagonal(dim1=-2, dim2=-1).cpu()[passed]
-    z = chains.z.cpu()
-    gap = radius_gap(z, prior_z)
+    ratio = spread_ratio(q_variances, posterior_variances(z, log_weight)[passed])
     return {
-        "posterior_spread_ratio": asdict(spread_ratio(q_variances, variances)),
-        "aggregate": {
-            "radius_gap": gap.largest,
-            "band": gap.band,
-            "mean_squared_radius": asdict(mean_estimate(z.double().square().sum(-1).mean(0))),
-        },
-        "short_run": None if evaluation.trace is None else settling(evaluation.trace),
+        "posterior_spread_ratio": asdict(ratio),
+        "aggregate": asdict(compare_radii(chains.z.cpu(), z, log_weight, passed, prior_z).summary()),
+        "short_run": None if evaluation.trace is None else asdict(Settling.of(evaluation.trace)),
         "noise_scale": noise_scale,
     }
+
+
+def passing(table: pd.DataFrame) -> Tensor:
+    """Which sentences' weights have a tail light enough, shape [n]."""
+    return torch.from_numpy((table["khat"] < table["khat_threshold"]).to_numpy(copy=True))

@@ -15,6 +15,7 @@ from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation import figures, latent_figures
 from sri_pyro.evaluation.drawing import Panel
 from sri_pyro.evaluation.headline import headline, summary
+from sri_pyro.evaluation.latent_space import passing
 from sri_pyro.evaluation.report_inputs import ReportInputs, load_report_inputs
 from sri_pyro.evaluation.verdicts import judge, likelihood_is_trusted
 
@@ -100,7 +101,9 @@ def sections(inputs: ReportInputs) -> list[Section]:
             found.append(Section("The short run, step by step", latent_figures.steps(trajectory)))
         found += [
             Section("Posteriors of four sentences", latent_figures.marginals(table, z, *proposal, prior_z)),
-            Section("All sentences together", latent_figures.aggregate(z, *proposal, prior_z)),
+            Section(
+                "All sentences together", latent_figures.aggregate(z, *proposal, passing(table), prior_z)
+            ),
         ]
     found += [
         Section("Training", figures.training(inputs.history, has_code)),

@@ -12,19 +12,14 @@ from typing import Any
 import pandas as pd
 
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
+from sri_pyro.evaluation.files import check_metrics, check_texts
 from sri_pyro.history import read_record
 from sri_pyro.wording import listed, shown
 
 DRAWN = {"step": ("epoch", "loss"), "validation": ("epoch", "nll")}
 """Numbers of a history that the figures draw."""
-NUMBERS = (
-    "perplexity", "nll", "reconstruction", "kl_posterior_prior", "kl_q_prior", "kl_q_posterior",
-    "mutual_information", "active_units", "khat", "ess", "jensen",
-)  # fmt: skip
-"""What ``metrics.json`` has of every model."""
 COLUMNS = ("num_tokens", "log_px", "khat", "khat_threshold", "ess", "kl_posterior_prior")
 """Numbers of every sentence that the page is made of."""
-TEXTS = ("samples", "interpolations", "reconstructions")
 
 
 @dataclass(frozen=True)
@@ -60,13 +55,15 @@ def load_report_inputs(folder: Path) -> ReportInputs:
             raise FileNotFoundError(
                 f"a report needs {name}, which {folder} does not hold; evaluate the run first."
             )
-    metrics = _read_metrics(folder / "metrics.json")
+    metrics, texts = _read_json(folder / "metrics.json"), _read_json(folder / "samples.json")
+    check_metrics(metrics, folder / "metrics.json")
+    check_texts(texts, folder / "samples.json")
     stored = metrics.get("provenance", {}).get("configuration")
     return ReportInputs(
         metrics=metrics,
         table=_read_table(folder / "sentences.csv", metrics["perplexity"]["num_sentences"]),
         data=from_netcdf(folder / "inference.nc"),
-        texts=_read_texts(folder / "samples.json"),
+        texts=texts,
         history=_read_lines(folder / "history.jsonl"),
         configuration=stored if stored is not None else _read_toml(folder / "config.toml"),
     )
@@ -80,31 +77,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold an object; got {shown(data)}; evaluate the run again.")
     return data
-
-
-def _read_metrics(path: Path) -> dict[str, Any]:
-    metrics = _read_json(path)
-    lacking = [name for name in NUMBERS if not isinstance(metrics.get(name), dict)]
-    if lacking:
-        raise ValueError(f"{path} lacks {listed(lacking)}; evaluate the run again.")
-    if not isinstance(metrics["perplexity"].get("num_sentences"), int):
-        raise ValueError(
-            f"{path} lacks the number of sentences, perplexity.num_sentences; evaluate the run again."
-        )
-    if not isinstance(metrics.get("provenance", {}), dict):
-        raise ValueError(
-            f"the provenance in {path} must be an object; got {shown(metrics['provenance'])}; "
-            "evaluate the run again."
-        )
-    return metrics
-
-
-def _read_texts(path: Path) -> dict[str, Any]:
-    texts = _read_json(path)
-    lacking = [name for name in TEXTS if not isinstance(texts.get(name), list)]
-    if lacking:
-        raise ValueError(f"{path} lacks the lists {listed(lacking)}; evaluate the run again.")
-    return texts
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -140,26 +112,19 @@ def _read_table(path: Path, num_sentences: int) -> pd.DataFrame:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a history; a last line that an interruption cut short is left out."""
+    """Records of a history; a last line that an interruption cut short, before its end, is left out."""
     if not path.is_file():
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text; restore the file or remove it.") from None
     records: list[dict[str, Any]] = []
+    lines = text.splitlines()
     for i, line in enumerate(lines, 1):
         try:
             records.append(read_record(line, DRAWN))
         except ValueError as error:
-            if i < len(lines) or _is_json(line):
+            if i < len(lines) or text.endswith("\n"):
                 raise ValueError(f"line {i} of {path} {error}; restore the file or remove it.") from None
     return records
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return True

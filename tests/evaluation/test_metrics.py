@@ -12,13 +12,12 @@ from scipy import stats
 from torch import Tensor
 
 from sri_pyro.evaluation.metrics import (
-    ActiveUnits,
-    active_units,
     jensen_check,
     mean_estimate,
     mutual_information,
     perplexity,
 )
+from sri_pyro.evaluation.units import ActiveUnits, active_units
 from tests.oracles import gate
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -179,6 +178,36 @@ def test_lower_bounds_hold_together(truth: float) -> None:
         misses += max(units(z).lower_bounds) > truth
     assert stats.binom.sf(27, 200, 0.05) < 1e-6
     assert misses <= 27
+
+
+@pytest.mark.parametrize(("sentences", "truth"), [(48, 0.3), (300, 0.0101)])
+def test_upper_bounds_hold_together(sentences: int, truth: float) -> None:
+    """The chance that any of 8 upper bounds falls below its truth is at most 5 %: at most 27 misses of 200.
+
+    Planted: bounds as far above the variances as the lower ones are below, for a variance that comes out small
+    has a small error; at 48 sentences they miss a third of the time.
+    """
+    misses, mirrored = 0, 0
+    for _ in range(200):
+        found = units(chains(math.sqrt(truth) * torch.randn(sentences, 8), 16))
+        misses += min(found.upper_bounds) < truth
+        assert found.count <= found.at_most == sum(bound > 0.01 for bound in found.upper_bounds)
+        mirrored += (
+            min(2 * v - low for v, low in zip(found.variances, found.lower_bounds, strict=True)) < truth
+        )
+    assert misses <= 27
+    assert sentences > 48 or mirrored > 40
+
+
+def test_too_few_sentences_exclude_nothing() -> None:
+    """Three sentences: no upper bound, so that all units may be active; a unit that never moves is none of them."""
+    signal = torch.randn(3, 4)
+    signal[:, 3] = 1.0
+    mean, covariance = signal, torch.zeros(3, 4, 4)
+    found = active_units(mean, covariance, 16, signal)
+    assert found.at_most == 3
+    assert found.upper_bounds[:3] == [math.inf] * 3
+    assert found.upper_bounds[3] == 0
 
 
 def test_bounds_are_not_vacuous() -> None:

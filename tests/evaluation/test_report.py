@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
@@ -130,7 +131,7 @@ def test_every_figure_is_described_and_drawn(run_of: RunOf) -> None:
     page = page_of(run_of("healthy"))
     drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     reader = read(page)
-    assert len(drawings) == reader.tags["figure"] == reader.tags["figcaption"] == 19
+    assert len(drawings) == reader.tags["figure"] == reader.tags["figcaption"] == 18
     described = [value for tag, name, value in reader.attributes if tag == "div" and name == "aria-label"]
     assert len(described) == len(drawings)
     assert all(len(text) > 10 for text in described)
@@ -151,8 +152,10 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
         "InfoNCE with Gaussian critics: a lower bound", "Active units, corrected", "4 of 4",
         "Can the likelihood be trusted?", "k-hat by sentence length", "Does the model use its code?", "Active units",
         "The short run, step by step", "KL(short run ‖ posterior) by step", "Posteriors of four sentences",
-        "All sentences together", "chi-squared with 4 degrees of freedom", "Training", "Validation",
-        "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations", "Reconstructions",
+        "in that dimension alone", "All sentences together", "chi-squared with 4 degrees of freedom",
+        "Training and validation",
+        "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations",
+        "from the posterior mean of one held-out sentence to that of another", "decoded greedily", "Reconstructions",
         "How these numbers were made", "command", "data_digest", "abc123", "versions.torch", "Configuration",
         f"model.kind {HOSTILE}", "evaluation.num_sentences not set",
     ]  # fmt: skip
@@ -249,15 +252,41 @@ def test_directions_are_coloured_as_the_table_counts_them(run_of: RunOf) -> None
     assert sum(beyond) == units["active_eigenvalues"]
 
 
+def losses(count: int) -> list[dict[str, Any]]:
+    """Records of ten batches an epoch: alternately long and short sentences, 10 nats apart, and a slow fall."""
+    return [
+        {"kind": "step", "step": i, "epoch": i / 10, "loss": 50.0 - i / 10 + 10 * (i % 2)}
+        for i in range(1, count + 1)
+    ]
+
+
+def test_single_batches_are_dots_and_their_mean_over_an_epoch_is_the_line() -> None:
+    """By hand: the mean over ten batches that end at i is 55 - (i - 4.5) / 10, whatever their lengths; the first epoch
+    has no line before its end. Catches a line through single batches, and a mean of another width.
+    """
+    records = losses(30)
+    epochs, values = (np.array([record[name] for record in records]) for name in ("epoch", "loss"))
+    where, mean, error = figures.running_mean(epochs, values)
+    assert where == pytest.approx(epochs[9:])
+    assert mean == pytest.approx([55 - (i - 4.5) / 10 for i in range(10, 31)])
+    assert error[0] == pytest.approx(values[:10].std(ddof=1) / np.sqrt(10))
+    validation = {"kind": "validation", "epoch": 3.0, "nll": 40.0}
+    (panel,) = figures.training([*records, validation], with_code=False)
+    assert (
+        len(re.findall(r"<use[^>]*fill: var\(--muted\); fill-opacity", panel.svg)) == 30 + 1
+    )  # the legend has one
+    assert panel.caption.startswith("Above: the objective")
+    assert "Below: held-out NLL" in panel.caption
+    assert panel.alt == "During training: loss from 59.9 to 47, NLL from 40 to 40."
+
+
 def test_a_single_record_is_drawn_as_a_point() -> None:
     """A line through one point is nothing."""
-    record = {"kind": "step", "step": 1, "epoch": 0.5, "loss": 50.0}
-    (panel,) = figures.training([record], with_code=True)
+    (panel,) = figures.training(losses(1), with_code=True)
     assert panel.caption.endswith(" One record only.")
-    assert blue_markers(panel.svg) == 1
-    (panel,) = figures.training([record, {**record, "epoch": 1.0}], with_code=True)
+    assert figures.training([], with_code=True) == []
+    (panel,) = figures.training(losses(2), with_code=True)
     assert "One record" not in panel.caption
-    assert blue_markers(panel.svg) == 0
 
 
 def test_validation_curves_say_that_they_have_no_error() -> None:
@@ -347,12 +376,86 @@ def test_a_line_that_is_no_record_is_named(
 NUMBERS = "active_units, ess, jensen, khat, kl_posterior_prior, kl_q_posterior, kl_q_prior, mutual_information, nll, "
 
 
+def leaves(record: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key of a nested object, as a path."""
+    if not isinstance(record, dict):
+        return []
+    return [each for key, value in record.items() for each in [(*path, key), *leaves(value, (*path, key))]]
+
+
+def test_every_key_of_the_metrics_is_required_or_not_needed(tmp_path: Path, run_of: RunOf) -> None:
+    """Each key is removed, and each object and list emptied, in turn: one sentence names it, or a page is drawn.
+
+    Oracle: nothing but a ValueError of one line that names file and key may come out. Catches a guard that looks at
+    the outermost keys alone, whose report of an emptied object ended in a KeyError.
+    """
+    folder = shutil.copytree(run_of("healthy"), tmp_path / "run")
+    path = folder / "metrics.json"
+    whole = json.loads(path.read_text())
+    for keys in leaves({key: value for key, value in whole.items() if key != "provenance"}):
+        for emptied in (False, True):
+            damaged = json.loads(json.dumps(whole))
+            holder = damaged
+            for key in keys[:-1]:
+                holder = holder[key]
+            if not emptied:
+                del holder[keys[-1]]
+            elif isinstance(holder[keys[-1]], dict | list):
+                holder[keys[-1]] = type(holder[keys[-1]])()
+            else:
+                holder[keys[-1]] = {}
+            path.write_text(json.dumps(damaged))
+            if keys in {("short_run",), ("noise_scale",)}:  # what is not there of every model
+                continue
+            with pytest.raises(ValueError) as caught:
+                load_report_inputs(folder)
+            message = str(caught.value)
+            assert message.startswith(f"{path} ")
+            assert message.endswith("; evaluate the run again.")
+            assert keys[-1] in message
+            assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"ess": {}}, "lacks ess.median"),
+        ({"nll": None}, "must hold an object as nll, and holds None"),
+        ({"short_run": {"num_steps": 4}}, "lacks short_run.kl_first"),
+        ({"short_run": None}, None),
+        ({"noise_scale": "x"}, None),
+        ({"provenance": {}}, None),
+        ({"provenance": {"configuration": []}}, "must hold an object as provenance.configuration, and holds []"),
+        ({"provenance": {"configuration": {"inference": {"noise": {"kind": "linear"}}}}}, None),
+        ({"provenance": {"configuration": {"inference": {"noise": []}, "evaluation": {}}}}, None),
+    ],
+)  # fmt: skip
+def test_metrics_changed_by_hand_are_refused_or_drawn(
+    change: dict[str, Any], fault: str | None, tmp_path: Path, run_of: RunOf
+) -> None:
+    folder = shutil.copytree(run_of("healthy"), tmp_path / "run")
+    path = folder / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    if fault is None:
+        write_report(folder)
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path} {fault}; evaluate the run again.')}$"):
+        write_report(folder)
+
+
+NUMBERS = "active_units, ess, jensen, khat, kl_posterior_prior, kl_q_posterior, kl_q_prior, mutual_information, nll, "
+
+
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
         ("metrics.json", b"{}", f"lacks {NUMBERS}perplexity, reconstruction"),
         ("metrics.json", b"[]", "must hold an object; got []"),
-        ("samples.json", b"{}", "lacks the lists interpolations, reconstructions, samples"),
+        ("samples.json", b"{}", "lacks samples"),
+        ("samples.json", b'{"samples": [], "interpolations": [["a"], "b"], "reconstructions": []}',
+         "must hold a list as interpolations[1], and holds 'b'"),
+        ("samples.json", b'{"samples": [], "interpolations": [], "reconstructions": [{"original": "a"}]}',
+         "lacks reconstructions[0].decoded"),
         ("samples.json", b'"text"', "must hold an object; got 'text'"),
         ("sentences.csv", b"", "is not a table of sentences (No columns to parse from file)"),
         ("sentences.csv", b"id,num_tokens,log_px,khat,text\n",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sri_pyro.evaluation.metrics import ACTIVE
+from sri_pyro.evaluation.units import ACTIVE
 from sri_pyro.evaluation.verdicts.likelihood import likelihood_is_trusted
 from sri_pyro.evaluation.verdicts.reading import estimate, interval, number, rounded, sentences_to_settle
 from sri_pyro.evaluation.verdicts.verdict import Verdict
@@ -35,7 +35,9 @@ def code(metrics: Mapping[str, Any]) -> Verdict:
             "Use it as the baseline.",
         )  # fmt: skip
     few = count <= FEW_UNITS * of
-    active = f"{count} of {of} units are active after correction for Monte Carlo noise"
+    active = (
+        f"{count} of {of} units are active after correction for Monte Carlo noise, at most {units['at_most']}"
+    )
     if int(units["naive_count"]) > count:
         active += f" (the uncorrected count says {units['naive_count']})"
     _, high = interval(estimate(metrics["kl_posterior_prior"]))
@@ -114,19 +116,18 @@ def _code_not_found(metrics: Mapping[str, Any], found: str) -> Verdict:
 
 
 def shown_inactive(units: Mapping[str, Any]) -> bool:
-    """Whether upper bounds, as far above the variances as the lower ones are below, leave few units active.
+    """Whether upper bounds leave few units active.
 
     That no unit is shown to be active is no sign that none is: with few sentences every bound is wide.
     """
-    pairs = zip(units["variances"], units["lower_bounds"], strict=True)
-    possible = sum(not 2 * number(variance) - number(lower) <= ACTIVE for variance, lower in pairs)
-    return possible <= FEW_UNITS * int(units["of"])
+    return int(units["at_most"]) <= FEW_UNITS * int(units["of"])
 
 
 def _sentences_for_units(metrics: Mapping[str, Any]) -> str:
     units = metrics["active_units"]
     place = int(FEW_UNITS * units["of"])  # the first unit beyond the few
-    variance, lower = number(units["variances"][place]), number(units["lower_bounds"][place])
+    variance = number(units["variances"][place])
+    bound = number(units["lower_bounds" if variance > ACTIVE else "upper_bounds"][place])
     return sentences_to_settle(
-        variance - lower, variance - ACTIVE, int(metrics["perplexity"]["num_sentences"])
+        abs(variance - bound), variance - ACTIVE, int(metrics["perplexity"]["num_sentences"])
     )

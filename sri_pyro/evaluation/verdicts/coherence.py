@@ -1,4 +1,4 @@
-"""Verdicts on what must fit together: codes and the prior; reconstruction, KL and likelihood."""
+"""The verdict on what must fit together: reconstruction, KL and likelihood."""
 
 from __future__ import annotations
 
@@ -6,41 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sri_pyro.evaluation.verdicts.reading import BIASED_LOW, estimate, interval, number, rounded
+from sri_pyro.evaluation.verdicts.reading import BIASED_LOW, estimate, interval, rounded
 from sri_pyro.evaluation.verdicts.verdict import Verdict
 
-RADIUS_OFF = 0.1
-"""Difference of the distribution functions of the radius that samples from the prior will show."""
-RADIUS_BLIND = 0.2
-"""Band of chance beyond which agreement of the radii says nothing; 46 sentences narrow it so far."""
 JENSEN_OFF = 1.0
 """Nats by which a lower estimate of a KL may innocently break Jensen's inequality."""
-
-
-def aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
-    """Say whether codes drawn from the prior are like codes of sentences."""
-    if "aggregate" not in metrics or not math.isfinite(number(metrics["aggregate"]["radius_gap"])):
-        return None
-    gap, band = number(metrics["aggregate"]["radius_gap"]), number(metrics["aggregate"]["band"])
-    found = (
-        f"The distribution of ‖z‖² differs from the prior's by at most {gap:.3f}; chance alone "
-        f"stays within {band:.3f} (95%, simultaneous)."
-    )
-    if gap > max(band, RADIUS_OFF):
-        return Verdict(
-            "aggregate", "caution", "Codes of sentences do not fill the prior as the prior's own draws do.", found,
-            "Sentences sampled from the prior are of codes that training did not see; read them so.",
-        )  # fmt: skip
-    if band > RADIUS_BLIND:
-        n = int(metrics["perplexity"]["num_sentences"])
-        return Verdict(
-            "aggregate", "info", f"Whether codes fill the prior cannot be told from {n:,} sentences.", found,
-            f"About {math.ceil(n * (band / RADIUS_BLIND) ** 2):,} sentences would show a difference of {RADIUS_BLIND}.",
-        )  # fmt: skip
-    return Verdict(
-        "aggregate", "good", "Codes of sentences are spread like draws of the prior, by their radius.", found,
-        "Look at the eigenvalues too: a radius can hide directions.",
-    )  # fmt: skip
 
 
 def jensen(metrics: Mapping[str, Any]) -> Verdict | None:

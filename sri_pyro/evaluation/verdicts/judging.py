@@ -1,19 +1,22 @@
-"""All verdicts of an evaluation, in the order in which they are read."""
+"""All verdicts of an evaluation, the worst first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from sri_pyro.evaluation.verdicts.aggregate import aggregate, run_aggregate
 from sri_pyro.evaluation.verdicts.code import code
-from sri_pyro.evaluation.verdicts.coherence import aggregate, jensen
+from sri_pyro.evaluation.verdicts.coherence import jensen
 from sri_pyro.evaluation.verdicts.likelihood import likelihood
 from sri_pyro.evaluation.verdicts.short_run import noise, rest, short_run
-from sri_pyro.evaluation.verdicts.verdict import Verdict
+from sri_pyro.evaluation.verdicts.verdict import LEVELS, Verdict
 
 
 def judge(metrics: Mapping[str, Any]) -> list[Verdict]:
-    """Judge an evaluation.
+    """Judge an evaluation: what is bad first, then what calls for caution, what cannot be told, what is good.
+
+    Within a level the likelihood comes first, on which the others rest.
 
     Args:
         metrics: What ``write_outputs`` wrote to ``metrics.json``. Of an ``Evaluation.metrics`` alone, the
@@ -27,9 +30,10 @@ def judge(metrics: Mapping[str, Any]) -> list[Verdict]:
         ...     "active_units": {"count": 0, "of": 0, "naive_count": 0}, "ess": {"median": 1.0},
         ... }
         >>> [verdict.headline for verdict in judge(language_model)]
-        ['The likelihood is exact.', 'This model has no code: it is a language model.']
+        ['This model has no code: it is a language model.', 'The likelihood is exact.']
     """
     verdicts: list[Verdict | None] = [likelihood(metrics), code(metrics)]
     if metrics["active_units"]["of"]:
-        verdicts += [short_run(metrics), noise(metrics), rest(metrics), aggregate(metrics), jensen(metrics)]
-    return [verdict for verdict in verdicts if verdict is not None]
+        verdicts += [topic(metrics) for topic in (short_run, noise, rest, aggregate, run_aggregate, jensen)]
+    found = [verdict for verdict in verdicts if verdict is not None]
+    return sorted(found, key=lambda verdict: LEVELS.index(verdict.level))

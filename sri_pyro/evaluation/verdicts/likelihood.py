@@ -59,21 +59,33 @@ def _tails(metrics: Mapping[str, Any]) -> str:
     """The weights' tails and effective draws in words."""
     khat, total = metrics["khat"], int(metrics["nll"]["num_samples"])
     failed, share = int(khat["failed_sentences"]), 1 - number(khat["share_below"])
-    largest = number(khat.get("max"))
     tails = (
         f"k-hat is at or above its threshold on {failed} of {total:,} sentences ({share:.1%}; largest "
-        f"{largest:.2f} against {number(khat.get('threshold')):.2f}); "
-        if math.isfinite(largest)
+        f"{largest_khat(khat)} against {number(khat.get('threshold')):.2f}); "
+        if _fitted(khat)
         else f"k-hat cannot be fitted to so few draws, or to weights all equal; {failed} of {total:,} sentences fail; "
     )
     return f"{tails}the median effective sample size is {number(metrics['ess']['median']):.0f}."
+
+
+def largest_khat(khat: Mapping[str, Any]) -> str:
+    """The largest k-hat in words: JSON has no infinity, and a count of them tells it from what is not known."""
+    if infinite := int(khat.get("infinite") or 0):
+        return f"infinite, on {infinite:,}"
+    largest = number(khat.get("max"))
+    return f"{largest:.2f}" if math.isfinite(largest) else "not known"
+
+
+def _fitted(khat: Mapping[str, Any]) -> bool:
+    """Whether there is a finite k-hat at all."""
+    return math.isfinite(number(khat.get("max"))) or math.isfinite(number(khat.get("median")))
 
 
 def _untrusted(metrics: Mapping[str, Any], tails: str) -> Verdict:
     """Too many sentences whose weights fail."""
     why = (
         " Importance weights with such tails miss part of p(x), and their standard error does not know it."
-        if math.isfinite(number(metrics["khat"].get("max")))
+        if _fitted(metrics["khat"])
         else " Without k-hat nothing says whether the weights miss part of p(x)."
     )
     bound = "Read the number in metrics.json as an upper bound of the perplexity in expectation. "

@@ -29,8 +29,8 @@ def estimate(record: Mapping[str, Any] | None) -> Estimate:
 
 
 def number(value: Any) -> float:
-    """A float; NaN for null."""
-    return math.nan if value is None else float(value)
+    """A float; NaN for null, and for what an option should hold as a number and does not."""
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def option(metrics: Mapping[str, Any], *names: str) -> Any:

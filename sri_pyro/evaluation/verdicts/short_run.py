@@ -172,19 +172,23 @@ def noise(metrics: Mapping[str, Any]) -> Verdict | None:
     return Verdict(
         "noise", "caution", "The decoder was never trained at the noise scale it is evaluated at.",
         f"Training was set to end after {trained:g} epoch{'' if trained == 1 else 's'}; the noise scale starts at "
-        f"{schedule['start']:g} and takes {reached:g} to reach {schedule['end']:g}, that of evaluation.",
+        f"{number(schedule.get('start')):g} and takes {reached:g} to reach {number(schedule.get('end')):g}, that of "
+        "evaluation.",
         "Train for longer, or let the noise schedule end well before training does.",
     )  # fmt: skip
 
 
 def schedule_end(metrics: Mapping[str, Any]) -> float:
     """Epochs of training it takes to reach the final noise scale; NaN for a constant or unknown schedule."""
-    schedule = option(metrics, "inference", "noise") or {}
+    schedule = option(metrics, "inference", "noise")
+    if not isinstance(schedule, Mapping):
+        return math.nan
+    start, end = number(schedule.get("start")), number(schedule.get("end"))
     if schedule.get("kind") == "linear":
-        return number(schedule.get("epochs")) if schedule["start"] != schedule["end"] else math.nan
-    if schedule.get("kind") == "staircase":
-        rises = math.ceil(round((schedule["end"] - schedule["start"]) / schedule["increment"], 6))
-        return float(schedule["hold"] + rises) if rises > 0 else math.nan
+        return number(schedule.get("epochs")) if start != end else math.nan
+    increment, hold = number(schedule.get("increment")), number(schedule.get("hold"))
+    if schedule.get("kind") == "staircase" and increment > 0 and end > start:
+        return hold + math.ceil(round((end - start) / increment, 6))
     return math.nan
 
 
@@ -226,5 +230,5 @@ def rest(metrics: Mapping[str, Any]) -> Verdict | None:
         )  # fmt: skip
     return Verdict(
         "rest", "good", "The run has come to rest.", found,
-        "Rest is not correctness: the spread above and k-hat speak to that.",
+        "Rest is not correctness: the verdict on the spread and k-hat speak to that.",
     )  # fmt: skip

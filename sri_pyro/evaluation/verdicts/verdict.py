@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-Level = Literal["good", "info", "caution", "bad"]
+Level = Literal["bad", "caution", "info", "good"]
+LEVELS: Final[tuple[Level, ...]] = ("bad", "caution", "info", "good")
+"""The worst first."""
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,9 @@ class Verdict:
     """One plain statement about a model or its inference.
 
     Attributes:
-        topic: ``likelihood``, ``code``, ``short_run``, ``noise``, ``rest``, ``aggregate`` or ``jensen``.
-        level: ``good``, ``info``, ``caution`` or ``bad``.
+        topic: ``likelihood``, ``code``, ``short_run``, ``noise``, ``rest``, ``aggregate``, ``run_aggregate`` or
+            ``jensen``.
+        level: ``bad``, ``caution``, ``info`` or ``good``.
         headline: The statement.
         evidence: The numbers it rests on.
         advice: What to do.

@@ -42,9 +42,15 @@ def test_collapse_rests_on_the_interval(
 
 
 def silent(metrics: Metrics, lower: float) -> Metrics:
-    """A short run without a trace of the code: no mutual information, units of variance 0.001."""
+    """A short run without a trace of the code: no mutual information, units of variance 0.001, whose upper bounds
+    lie as far up as the lower ones are down.
+    """
     metrics = put(metrics, "mutual_information", 0.01, 0.02)
-    metrics["active_units"] |= {"count": 0, "variances": [0.001] * 4, "lower_bounds": [lower] * 4}
+    upper = 0.002 - lower
+    metrics["active_units"] |= {
+        "count": 0, "at_most": 4 * (upper > 0.01), "variances": [0.001] * 4, "lower_bounds": [lower] * 4,
+        "upper_bounds": [upper] * 4,
+    }  # fmt: skip
     return metrics
 
 

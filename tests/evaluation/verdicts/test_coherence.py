@@ -1,25 +1,10 @@
-"""Verdicts on what must fit together: codes and the prior; reconstruction, KL and likelihood."""
+"""The verdict on what must fit together: reconstruction, KL and likelihood."""
 
 from __future__ import annotations
 
 import pytest
 
-from sri_pyro.evaluation.verdicts import judge
 from tests.evaluation.verdicts.helpers import MetricsOf, put, verdict
-
-
-def test_the_aggregate_must_differ_by_more_than_chance_and_by_enough_to_see(metrics_of: MetricsOf) -> None:
-    metrics = metrics_of("healthy")
-    for gap, band, level in (
-        (0.05, 0.02, "good"),
-        (0.15, 0.2, "good"),
-        (0.15, 0.05, "caution"),
-        (0.15, 0.4, "info"),
-    ):
-        metrics["aggregate"] |= {"radius_gap": gap, "band": band}
-        assert verdict(metrics, "aggregate").level == level
-    metrics["aggregate"]["radius_gap"] = None  # unknown, which is not good
-    assert not [each for each in judge(metrics) if each.topic == "aggregate"]
 
 
 @pytest.mark.parametrize(

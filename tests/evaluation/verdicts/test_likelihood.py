@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sri_pyro.evaluation.headline import summary
+from sri_pyro.evaluation.headline import headline, summary
 from sri_pyro.evaluation.verdicts import likelihood_is_trusted
 from tests.evaluation.verdicts.helpers import Metrics, MetricsOf, verdict
 
@@ -80,11 +80,24 @@ def test_an_impossible_sentence_is_no_refusal(metrics_of: MetricsOf) -> None:
 
 def test_too_few_draws_for_a_tail_are_not_called_a_heavy_tail(metrics_of: MetricsOf) -> None:
     metrics = with_estimator(metrics_of("healthy"), "jacobian")
-    metrics["khat"] |= {"share_below": 0.0, "failed_sentences": 48, "max": None}
+    metrics["khat"] |= {
+        "share_below": 0.0, "failed_sentences": 48, "max": None, "infinite": 48, "median": None,
+    }  # fmt: skip
     found = verdict(metrics, "likelihood")
     assert found.evidence.startswith("k-hat cannot be fitted to so few draws")
     assert "tails" not in found.evidence
     assert "nan" not in found.evidence
+
+
+def test_an_infinite_khat_is_told_from_an_unknown_one(metrics_of: MetricsOf) -> None:
+    """JSON writes both as null; the largest finite one would hide the sentence that nothing was fitted to."""
+    metrics = metrics_of("healthy")
+    metrics["khat"] |= {"share_below": 47 / 48, "failed_sentences": 1, "max": None, "infinite": 1}
+    assert "(2.1%; largest infinite, on 1 against 0.63)" in verdict(metrics, "likelihood").evidence
+    note = next(row.note for row in headline(metrics) if row.name == "k-hat below its threshold")
+    assert note.endswith("largest infinite, on 1.")
+    metrics["khat"]["infinite"] = 0
+    assert "largest not known against" in verdict(metrics, "likelihood").evidence
 
 
 @pytest.mark.parametrize(
