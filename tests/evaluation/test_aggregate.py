@@ -105,10 +105,10 @@ def test_bands_hold_the_truth(informative: float, draws: int, monkeypatch: pytes
 
 
 def test_the_bias_of_the_weights_is_that_of_a_ratio() -> None:
-    """Two draws a sentence from r = N(0, 2 I) for N(0, I) in one dimension, 40,000 sentences: what self-normalised
-    weights are off in the mean is known by the mean itself, and the first-order bias accounts for the most of it.
+    """Sixteen draws a sentence from N(0, 2) for N(0, 1), 40,000 sentences: what self-normalised weights are off in the
+    mean shows in the mean itself, and the first-order bias accounts for the most of it. Equal weights have none.
 
-    Without it the band would not hold: equal weights have none.
+    The aggregate is the prior, and the band must say so: without the bias it is a third of the gap.
     """
     z = math.sqrt(2) * torch.randn(16, 40_000, 1)
     log_weight = -0.25 * z.square().sum(-1)
@@ -121,6 +121,8 @@ def test_the_bias_of_the_weights_is_that_of_a_ratio() -> None:
     error = float(radii.cdf[:, place].std()) / 200
     assert abs(off[place]) > 6 * error  # positive control: there is a bias to be seen
     assert 0.5 < float(bias[place] / off[place]) < 1.5
+    gap = gap_to_prior(radii, grid, 1)
+    assert gap.largest < gap.band
     assert float(Radii.of(z, None, grid).bias.abs().max()) < 1e-12
 
 
