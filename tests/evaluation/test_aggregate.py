@@ -108,7 +108,7 @@ def test_the_bias_of_the_weights_is_that_of_a_ratio() -> None:
     """Sixteen draws a sentence from N(0, 2) for N(0, 1), 40,000 sentences: what self-normalised weights are off in the
     mean shows in the mean itself, and the first-order bias accounts for the most of it. Equal weights have none.
 
-    The aggregate is the prior, and the band must say so: without the bias it is a third of the gap.
+    The aggregate is the prior, and the band must say so: without the bias it is a quarter of the gap.
     """
     z = math.sqrt(2) * torch.randn(16, 40_000, 1)
     log_weight = -0.25 * z.square().sum(-1)
