@@ -76,12 +76,16 @@ def run_aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
         f" It differs from the posterior's by up to {gap:.3f} ± {band:.3f}, and the mean of ‖z‖² by {rounded(moved)}, "
         "paired by sentence."
     )
-    narrow = "The short run is narrower than the posterior, that is over-confident: take more steps, or larger ones."
+    why = (
+        "Either it is narrower than the posterior, that is over-confident, or its means have not left the prior's; the "
+        "ratio of variances tells which. Take more steps, or larger ones."
+        if moved.value < 0
+        else "It has not contracted to the posterior: take more steps."
+    )
     return Verdict(
         "run_aggregate", "caution", f"The short run's own codes lie {where} than the posterior's and the prior's.",
         found,
-        f"{narrow if moved.value < 0 else 'The short run has not contracted to the posterior: take more steps.'} "
-        "Codes that it draws are not the posterior's.",
+        why,
     )  # fmt: skip
 
 
