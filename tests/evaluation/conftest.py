@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import torch
 
 from sri_pyro.evaluation import Evaluation, EvaluationOptions, GaussianImportance, evaluate
 from sri_pyro.evaluation.latent_space import describe
+from sri_pyro.evaluation.report import write_report
 from sri_pyro.inference import PriorDraws, ShortRunLangevin
 from sri_pyro.models import LanguageModel, LatentTextModel, LSTMDecoder, StandardNormal
 from sri_pyro.numerics.schedules import ConstantNoise
 from sri_pyro.types import EOS, PAD, Batch
+from tests.evaluation.pages import HOSTILE, EvaluationOf, RunOf, folder_of
 
 DIM, SENTENCES = 4, 48
 
@@ -92,5 +95,21 @@ def metrics_of(evaluation_of: Callable[[str], Evaluation]) -> Callable[[str], di
         return copy.deepcopy(
             {**evaluation.metrics, **describe(evaluation, None, 0.2 if kind == "cold" else 1.0)}
         )
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def run_of(evaluation_of: EvaluationOf, tmp_path_factory: pytest.TempPathFactory) -> RunOf:
+    """A folder with its report, by kind of evaluation; not to be changed."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            folder = folder_of(kind, evaluation_of, tmp_path_factory.mktemp(kind), noise_scale=1.0)
+            (folder / "config.toml").write_text("seed = 3  # as written by hand\n")
+            write_report(folder, f"Title {HOSTILE}")
+            made[kind] = folder
+        return made[kind]
 
     return get

@@ -70,3 +70,8 @@ def exact_text(decoder: str, latent_dim: int) -> tuple[EnumerableText, Tensor, T
     oracle = EnumerableText.build(decoder, latent_dim)
     found = quadrature(oracle.target(), reach=7.0, points=71 if latent_dim == 2 else 281)
     return oracle, found.log_evidence, found.divergence, found.mean()
+
+
+def chains(signal: Tensor, num_chains: int, spread: float = 1.0) -> Tensor:
+    """Draws [M, n, D] around the sentences' true means [n, D]."""
+    return signal + spread * torch.randn(num_chains, *signal.shape)
