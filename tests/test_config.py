@@ -91,7 +91,7 @@ def test_all_mistakes_are_told_at_once() -> None:
             "inference": {"num_steps": "many", "integrator": "euler"},
         }
     )
-    assert len(told) == 5
+    assert len(told) == 6
     with pytest.raises(
         ConfigError, match=r"^the configuration has 2 problems:\n  - unknown .*\n  - unknown "
     ):

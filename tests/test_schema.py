@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sri_pyro.config import parse_config
-from sri_pyro.config.schema import Part, Reader, keywords, options_model, trial
+from sri_pyro.config.reader import Reader
+from sri_pyro.config.schema import Part, keywords, options_model, trial
 from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
 from sri_pyro.config.settings import merged
 from tests.configurations import PCFG, problems
@@ -90,7 +91,7 @@ def test_a_module_that_fails_while_it_is_imported(
 
 def test_trial_needs_no_memory() -> None:
     """A prior of 2^40 numbers is tried out all the same: nothing is allocated before the real build."""
-    reader = Reader(NESTED)
+    reader = Reader(NESTED, [])
     part = reader.choice(SECTIONS["model.prior"], {"kind": "mixture", "dim": 2**20, "components": 2**20})
     assert part is not None
     assert trial(part, {}).means.device.type == "meta"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-
-from sri_pyro.wording import listed, meant, sentence, shown
+from pydantic import BaseModel, ConfigDict, create_model
 
 BEYOND_MEMORY = (
     "can't allocate memory", "not enough memory", "Storage size calculation overflowed",
@@ -136,144 +134,61 @@ def keywords(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     }
 
 
-class Reader:
-    """Reads parts out of parsed TOML and collects every problem on the way.
-
-    Args:
-        nested: Which table answers for a keyword of a given type, such as ``Integrator``.
-    """
-
-    def __init__(self, nested: Mapping[Any, Table]) -> None:
-        self.problems: list[str] = []
-        self._nested = nested
-
-    def choice(self, table: Table, data: Any, **given: Any) -> Part | None:
-        """Read a part whose constructor ``kind`` names, and build it once to hear its own complaints.
-
-        Args:
-            table: The constructors.
-            data: A table with ``kind``, or the kind alone.
-            given: Stand-ins for what follows from elsewhere.
-
-        Returns:
-            The part; None if there were problems.
-        """
-        data = {"kind": data} if isinstance(data, str) else data
-        if not isinstance(data, Mapping):
-            self.problems.append(f"{table.what} must be a table of options; got {shown(data)}")
-            return None
-        kind = data.get("kind")
-        if not isinstance(kind, str):
-            got = "" if kind is None else f"; got {shown(kind)}"
-            self.problems.append(
-                f"{table.section or table.what} needs a kind{got}; known: {listed(table.entries)}"
-            )
-            return None
-        factory = self._factory(table, kind)
-        if factory is None:
-            return None
-        options = {name: value for name, value in data.items() if name != "kind"}
-        return self.options(f"{table.what} '{kind}'", factory, options, kind, table.follows, **given)
-
-    def _factory(self, table: Table, kind: str) -> Callable[..., Any] | None:
-        if ":" not in kind:
-            if kind not in table.entries:
-                self.problems.append(
-                    f"unknown {table.what} '{kind}'; known: {listed(table.entries)}{meant(kind, table.entries)}"
-                )
-            return table.entries.get(kind)
-        module, _, name = kind.partition(":")
-        try:
-            factory = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            self.problems.append(f"{table.what} '{kind}' cannot be imported: {error}")
-            return None
-        except Exception as error:  # a module of the user's own may raise anything while it is run
-            self.problems.append(
-                f"{table.what} '{kind}' cannot be imported: {type(error).__name__} in the module {module}: "
-                f"{' '.join(str(error).split()) or 'no message'}; mend the module"
-            )
-            return None
-        if not callable(factory):
-            self.problems.append(f"{table.what} '{kind}' must be a class; got {shown(factory)}")
-            return None
-        return typing.cast("Callable[..., Any]", factory)
-
-    def options(
-        self,
-        what: str,
-        factory: Callable[..., Any],
-        data: Mapping[str, Any],
-        kind: str | None = None,
-        follows: Mapping[str, str] = types.MappingProxyType({}),
-        **given: Any,
-    ) -> Part | None:
-        """Read the options of a known constructor, and build it once; None if there were problems."""
-        before = len(self.problems)
-        parameters = {name: p for name, p in keywords(factory).items() if name not in follows}
-        for name in data:
-            if name in follows and name in keywords(factory):
-                self.problems.append(f"{what}: {name} follows from {follows[name]}; leave it out")
-            elif name not in parameters:
-                self.problems.append(
-                    f"{what} has no option '{name}'; it accepts: {listed(parameters)}{meant(name, parameters)}"
-                )
-        values: dict[str, Any] = {}
-        plain: dict[str, Any] = {}
-        for name, parameter in parameters.items():
-            table = self._nested.get(unwrapped(parameter.annotation))
-            if table is None:
-                plain |= {name: data[name]} if name in data else {}
-            elif name in data:
-                values[name] = self.choice(table, data[name])
-            else:
-                values[name] = None if parameter.default is parameter.empty else parameter.default
-        values |= self._plain(what, factory, plain, frozenset(values) | frozenset(follows))
-        if len(self.problems) > before:
-            return None
-        part = Part(what, kind, factory, {name: values[name] for name in parameters})
-        return part if self._builds(part, given) else None
-
-    def _plain(
-        self, what: str, factory: Callable[..., Any], data: Mapping[str, Any], left_out: frozenset[str]
-    ) -> dict[str, Any]:
-        try:
-            model = options_model(factory, left_out).model_validate(data)
-        except ValidationError as error:
-            # An option may be a list: name it once, with the first of its faults.
-            faults = {str(fault["loc"][0]): fault for fault in reversed(error.errors(include_url=False))}
-            self.problems += [sentence(what, name, faults[name]) for name in sorted(faults)]
-            return {}
-        read = {name: getattr(model, name) for name in type(model).model_fields}
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
-
-    def _builds(self, part: Part, given: Mapping[str, Any]) -> bool:
-        """Whether the constructor takes the values: ranges are stated there, and nowhere else."""
-        for name, value in given.items():
-            hint = keywords(part.factory).get(name)
-            if (
-                hint is not None
-                and isinstance(hint.annotation, type)
-                and not isinstance(value, hint.annotation)
-            ):
-                self.problems.append(
-                    f"{part.what} works on the {name} {hint.annotation.__name__}, and the configuration has "
-                    f"{type(value).__name__}"
-                )
-                return False
-        try:
-            trial(part, given)
-        except (ValueError, TypeError) as error:
-            said = str(error)
-            self.problems.append(said if said.startswith(part.what) else f"{part.what}: {said}")
-            return False
-        return True
-
-
 def trial(part: Part, given: Mapping[str, Any]) -> Any:
     """Build a part without memory for its weights and without touching the generator."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return part.build(**given)
+
+
+def complaints(
+    part: Part, given: Mapping[str, Any], chosen: Iterable[str], unusable: Iterable[str] = ()
+) -> list[str]:
+    """All that a constructor has to say against its options: ranges are stated there, and nowhere else.
+
+    A constructor stops at its first complaint. What that one is about goes back to its default, and the
+    constructor is asked again. An option is what a complaint is about if its default changes the complaint.
+
+    Args:
+        part: The constructor and its options.
+        given: What follows from elsewhere.
+        chosen: The options that somebody gave a value.
+        unusable: Options with a default in place of a value that is not usable. A complaint that names one, and
+            has not got a value that somebody gave, is about the default, and is not told.
+    """
+    defaults = {name: p.default for name, p in keywords(part.factory).items()}
+    suspected = {name for name in chosen if defaults[name] is not inspect.Parameter.empty}
+    restored, options, found = set(unusable), dict(part.options), []
+    while said := _complaint(replace(part, options=options), given):
+        about = {
+            name
+            for name in suspected - restored
+            if _complaint(replace(part, options={**options, name: defaults[name]}), given) != said
+        }
+        if not _blames(said, restored) or _got(said, {str(options[name]) for name in about}):
+            found.append(said)
+        if not about:
+            break
+        restored |= about
+        options |= {name: defaults[name] for name in about}
+    return found
+
+
+def _blames(said: str, names: Iterable[str]) -> bool:
+    return any(re.search(rf"\b{name}\b", said) for name in names)
+
+
+def _got(said: str, values: Set[str]) -> bool:
+    """Whether one of these values is among those that a complaint says it got."""
+    return not values.isdisjoint(re.split("[ ,]+", said.partition("; got ")[2].rstrip(".")))
+
+
+def _complaint(part: Part, given: Mapping[str, Any]) -> str:
+    try:
+        trial(part, given)
+    except (ValueError, TypeError) as error:
+        said = str(error)
+        return said if said.startswith(part.what) else f"{part.what}: {said}"
+    return ""
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from sri_pyro.config import toml
 from sri_pyro.config.agreement import disagreements
-from sri_pyro.config.schema import ConfigError, Part, Reader, trial
+from sri_pyro.config.reader import Reader
+from sri_pyro.config.schema import ConfigError, Part, trial
 from sri_pyro.config.sections import (
     DECODER,
     INFERENCE,
@@ -26,12 +28,21 @@ from sri_pyro.config.sections import (
     TrainingSection,
     ValidationSection,
 )
+from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.wording import listed, meant, shown
 
 TABLES = ("data", "model", "inference", "step_size", "objective", "training", "validation", "evaluation")
 SCALARS = ("preset", "seed", "device")
 STAND_IN_VOCABULARY = 8
 """Entries of the vocabulary that a decoder is tried out with before the data is read."""
+STAND_INS: Mapping[str, Any] = {
+    "data": {"kind": "pcfg"},
+    "model": {"prior": {"kind": "standard_normal", "dim": 1}},
+    "inference": {"kind": "short_run", "record_path": True},
+}
+"""Sections with which every other one agrees, for a configuration that is read without its own."""
+STAND_IN_INFERENCE = Part("inference", None, ShortRunLangevin, {})
+"""What a tuner is tried out with if the inference itself has to be mended first."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,8 @@ def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Conf
         >>> config.prior.options["dim"], config.training.options["epochs"], config.inference.kind
         (8, 3, 'short_run')
     """
-    return _on_preset(_gathered(data, overrides))
+    problems: list[str] = []
+    return _on_preset(_gathered(data, overrides, problems), problems)
 
 
 def overridden_config(config: Config, overrides: Iterable[str]) -> Config:
@@ -165,24 +177,44 @@ def overridden_config(config: Config, overrides: Iterable[str]) -> Config:
         >>> overridden_config(config, ["evaluation.estimator=annealed"]).evaluation.options["estimator"].kind
         'annealed'
     """
-    return _on_preset(laid_over(config.plain(), _gathered({}, overrides)))
+    problems: list[str] = []
+    return _on_preset(laid_over(config.plain(), _gathered({}, overrides, problems)), problems)
 
 
-def _gathered(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def _gathered(data: Mapping[str, Any], overrides: Iterable[str], problems: list[str]) -> dict[str, Any]:
     """All that a user says as one table; where two say the same option, the later one counts."""
     for text in overrides:
-        data = merged(data, toml.override(text))
+        try:
+            data = merged(data, toml.override(text))
+        except ConfigError as error:
+            problems += error.problems
     return dict(data)
 
 
-def _on_preset(data: Mapping[str, Any]) -> Config:
-    preset = data.get("preset", Experiment.preset)
+def _on_preset(data: Mapping[str, Any], problems: list[str]) -> Config:
     known = presets()
+    data = _usable(data, problems)
+    preset = data.get("preset", Experiment.preset)
     if not isinstance(preset, str):  # a list or a table could not even be looked up
-        raise ConfigError([f"preset must be one name in quotes; got {shown(preset)}; known: {listed(known)}"])
-    if preset not in known:
-        raise ConfigError([f"unknown preset {shown(preset)}; known: {listed(known)}{meant(preset, known)}"])
-    return _read(laid_over(toml.loads(known[preset], preset), data))
+        problems.append(f"preset must be one name in quotes; got {shown(preset)}; known: {listed(known)}")
+    elif preset not in known:
+        problems.append(f"unknown preset {shown(preset)}; known: {listed(known)}{meant(preset, known)}")
+    # Where nobody can tell which preset is meant, what is wrong with each of them is told all the same.
+    likely = get_close_matches(str(preset), known, n=1) or list(known)
+    read = [_read(laid_over(toml.loads(known[name], name), {**data, "preset": name})) for name in likely]
+    (parts, first), *rest = read
+    problems += [problem for problem in first if all(problem in others for _, others in rest)]
+    if problems:
+        raise ConfigError(problems)
+    return Config(**{name: part for name, part in parts.items() if part is not None})
+
+
+def _usable(data: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The data without the sections that are no tables, each of which is a problem."""
+    refused = [name for name in TABLES if not isinstance(data.get(name, {}), str | Mapping)]
+    problems += [f"section '{name}' must be a table of options; got {shown(data[name])}" for name in refused]
+    usable = {name: value for name, value in data.items() if name not in refused}
+    return usable | {name: STAND_INS[name] for name in refused if name in STAND_INS}
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,7 +237,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """As ``merged``, but a table of ``over`` that names another kind takes the place of the one in ``base``.
+    """As ``merged``, but a table of ``over`` that names another kind takes the place of one in ``base`` that names one.
 
     Example:
         >>> laid_over({"prior": {"kind": "mixture", "components": 4}}, {"prior": {"components": 9}})
@@ -217,7 +249,7 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     for name, new in over.items():
         old, new = _as_tables(base.get(name), new)
         both = isinstance(old, Mapping) and isinstance(new, Mapping)
-        same = both and new.get("kind", old.get("kind")) == old.get("kind")
+        same = both and ("kind" not in old or new.get("kind", old["kind"]) == old["kind"])
         result[name] = laid_over(old, new) if same else new
     return result
 
@@ -231,24 +263,28 @@ def _as_tables(old: Any, new: Any) -> tuple[Any, Any]:
     return old, new
 
 
-def _read(data: Mapping[str, Any]) -> Config:
-    reader = Reader(NESTED)
-    tables = {name: _table(reader, data, name) for name in TABLES}
+def _read(data: Mapping[str, Any]) -> tuple[dict[str, Part | None], list[str]]:
+    """The parts of a configuration, None for one that is not usable, and all problems."""
+    problems: list[str] = []
+    reader = Reader(NESTED, problems)
+    given = {name: data.get(name, {}) for name in TABLES}
+    tables = {name: {"kind": it} if isinstance(it, str) else it for name, it in given.items()}
     for name in data:
         if name not in TABLES + SCALARS:
             known = listed(TABLES + SCALARS)
-            reader.problems.append(f"unknown section '{name}'; known: {known}{meant(name, TABLES + SCALARS)}")
+            problems.append(f"unknown section '{name}'; known: {known}{meant(name, TABLES + SCALARS)}")
     model = tables["model"]
-    for name in model:
-        if name not in ("prior", "decoder"):
-            reader.problems.append(
-                f"model has no option '{name}'; it accepts: decoder, prior{meant(name, ('prior', 'decoder'))}"
-            )
+    problems += [
+        f"model has no option '{name}'; it accepts: decoder, prior{meant(name, ('prior', 'decoder'))}"
+        for name in model
+        if name not in ("prior", "decoder")
+    ]
     scalars = {name: data[name] for name in SCALARS if name in data}
     prior = reader.choice(PRIOR, model.get("prior", {}))
     inference = reader.choice(INFERENCE, tables["inference"])
     latent_dim = trial(prior, {}).dim if prior else 1
     built = trial(inference, {}) if inference else None
+    tuned = trial(STAND_IN_INFERENCE, {}) if built is None else built
     parts = {
         "experiment": reader.options("configuration", Experiment, scalars),
         "data": reader.choice(SOURCE, tables["data"]),
@@ -257,26 +293,11 @@ def _read(data: Mapping[str, Any]) -> Config:
             DECODER, model.get("decoder", {}), vocab_size=STAND_IN_VOCABULARY, latent_dim=latent_dim
         ),
         "inference": inference,
-        # Without an inference there is nothing to try the tuner on; its own problems wait for the next attempt.
-        "step_size": reader.choice(STEP_SIZE, tables["step_size"], inference=built, latent_dim=latent_dim)
-        if inference
-        else None,
+        "step_size": reader.choice(STEP_SIZE, tables["step_size"], inference=tuned, latent_dim=latent_dim),
         "objective": reader.choice(OBJECTIVE, tables["objective"]),
         "training": reader.options("training", TrainingSection, tables["training"]),
         "validation": reader.options("validation", ValidationSection, tables["validation"]),
         "evaluation": reader.options("evaluation", EvaluationSection, tables["evaluation"]),
     }
-    problems = [*reader.problems, *disagreements(built, parts["objective"], parts["evaluation"])]
-    if problems:
-        raise ConfigError(problems)
-    return Config(**{name: part for name, part in parts.items() if part is not None})
-
-
-def _table(reader: Reader, data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = data.get(name, {})
-    if isinstance(value, str):
-        return {"kind": value}
-    if isinstance(value, Mapping):
-        return value
-    reader.problems.append(f"section '{name}' must be a table of options; got {shown(value)}")
-    return {}
+    problems += disagreements(built, parts["objective"], parts["evaluation"])
+    return parts, problems
