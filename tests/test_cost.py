@@ -19,6 +19,15 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several threads are timed twice; the tests that want several say so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def parts() -> Parts:
     config = parse_config(TINY)
@@ -82,3 +91,65 @@ def test_rehearsing_leaves_everything_as_it_was(parts: Parts) -> None:
     for name, value in parts.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
     assert all(parameter.grad is None for parameter in parts.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("several", "advice"),
+    [(8.0, "one thread is 4.0 times faster here: set OMP_NUM_THREADS=1"), (2.5, None), (1.0, None)],
+)
+def test_one_thread_is_advised_where_it_is_clearly_faster(
+    several: float, advice: str | None, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which a token takes 2 ms with one thread and ``several`` with two. Oracle: the ratio.
+
+    Catches a ratio upside down, one of different steps, a threshold that a quarter passes, and a cost of the
+    steps of one thread, with which the run does not compute.
+    """
+    now = [0.0]
+    generator = torch.get_rng_state()
+    torch.set_num_threads(2)
+
+    def steps(*arguments: Any, should_stop: Any) -> None:
+        for batch in arguments[3].batches:
+            now[0] += int(batch.lengths.sum()) * (2e-3 if torch.get_num_threads() == 1 else several / 1000)
+            torch.rand(1)
+            should_stop()
+
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(cost, "fit", steps)
+    found = cost.rehearse(parts)
+    assert found.advice == advice
+    assert found.one_thread == pytest.approx(several / 2)
+    assert found.epoch == pytest.approx(parts.batches.split.num_tokens * several / 1000)
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_the_threads_are_given_back_if_a_step_fails(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+
+    def fails(*_: Any, should_stop: Any) -> None:
+        if torch.get_num_threads() == 1:
+            raise FloatingPointError("not finite")
+        should_stop()
+
+    monkeypatch.setattr(cost, "fit", fails)
+    with pytest.raises(FloatingPointError):
+        cost.rehearse(parts)
+    assert torch.get_num_threads() == 2
+
+
+def test_one_thread_alone_is_not_timed_twice(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(cost, "fit", lambda *_, should_stop: calls.append(should_stop()))
+    assert cost.rehearse(parts).advice is None
+    assert len(calls) == 1
+
+
+def test_the_cost_fits_a_terminal_of_80_columns() -> None:
+    """A run of a year on a billion sentences: no line has to be broken by a terminal, which breaks anywhere."""
+    huge = cost.Cost(36e4, 36e4, 9999, 9999, 999_999_999, 999_999_999)
+    assert all(len(f"expected: {line}") <= 80 for line in huge.lines)
+    assert str(cost.Cost(120.0, 3.0, 24, 12, 9000, 1234567)) == (
+        "about 49 min: 24 epochs of 2 min on 9,000 sentences, 12 validations of 3.0 s; 1,234,567 weights"
+    )

@@ -10,16 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from sri_pyro.config.build import Parts
 from sri_pyro.config.validation import validator
 from sri_pyro.course import Training
+from sri_pyro.models import LatentTextModel
 from sri_pyro.training import Stopped, fit
 from sri_pyro.types import Batch
 
 BUDGET = 2.0
 """Seconds that steps are rehearsed for; a step that has begun is finished, and two are taken at least."""
 MOST_STEPS = 40
+CLEARLY = 1.3
+"""Times faster that one thread has to be, to be worth a word."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Cost:
         validations: Validations at most.
         sentences: Training sentences.
         parameters: Weights of the model.
+        one_thread: Times faster that one thread takes the same steps; 1 if there is only one, or a GPU.
     """
 
     epoch: float
@@ -41,18 +46,31 @@ class Cost:
     validations: int
     sentences: int
     parameters: int
+    one_thread: float = 1.0
 
     @property
     def total(self) -> float:
         """Seconds of the whole run, if it does not stop early."""
         return self.epoch * self.epochs + self.validation * self.validations
 
-    def __str__(self) -> str:
+    @property
+    def advice(self) -> str | None:
+        """What would make the run faster, if anything is known to."""
+        if self.one_thread <= CLEARLY:
+            return None
+        return f"one thread is {self.one_thread:.1f} times faster here: set OMP_NUM_THREADS=1"
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """In words, as two lines that fit a terminal of 80 columns."""
         return (
             f"about {duration(self.total)}: {self.epochs} epochs of {duration(self.epoch)} on "
-            f"{self.sentences:,} sentences, {self.validations} validations of {duration(self.validation)}; "
-            f"{self.parameters:,} weights"
+            f"{self.sentences:,} sentences,",
+            f"{self.validations} validations of {duration(self.validation)}; {self.parameters:,} weights",
         )
+
+    def __str__(self) -> str:
+        return " ".join(self.lines)
 
 
 def duration(seconds: float) -> str:
@@ -77,20 +95,18 @@ def rehearse(parts: Parts) -> Cost:
     all the same, on the machine as it is loaded now: where others compute throughout, so do they in the
     estimate, and a machine that becomes free or busy later makes it wrong. What a tuner of the step size
     adds every few hundred steps is not in it, nor are checkpoints.
+
+    Where several threads compute, the same steps are taken with one as well, for a small model may lose by
+    more. The number of threads is then what it was, and the run computes with that.
     """
-    model, inference = copy.deepcopy((parts.model, parts.inference))
-    device = next(model.parameters()).device
+    device = next(parts.model.parameters()).device
     epoch = parts.batches.epoch(0)
     few = [epoch[i] for i in range(min(len(epoch), MOST_STEPS + 1))]
     batch = parts.validation[0]
-    validate = validator(model, inference, [batch], parts.validation_options)
-    once = replace(parts.training, epochs=1, patience=0, decay="none")
-    plain = Training(**{name: getattr(once, name) for name in Training.__dataclass_fields__})
-    clock = _Clock(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        with suppress(Stopped):
-            fit(model, inference, parts.objective, Fixed(few), plain, should_stop=clock)
+        model, inference, clock = _stepped(parts, few, device)
         steps = clock.steps
+        validate = validator(model, inference, [batch], parts.validation_options)
         model.eval()
         clock.lap()
         validate()
@@ -103,7 +119,39 @@ def rehearse(parts: Parts) -> Cost:
         validations=-(-epochs // parts.training.validate_every),
         sentences=len(parts.batches.split),
         parameters=sum(p.numel() for p in model.parameters()),
+        one_thread=_gain_of_one_thread(parts, few, steps, device),
     )
+
+
+def _stepped(
+    parts: Parts, few: Sequence[Batch], device: torch.device
+) -> tuple[LatentTextModel, nn.Module, _Clock]:
+    """Copies that were trained for a few steps, and the clock that timed each."""
+    model, inference = copy.deepcopy((parts.model, parts.inference))
+    once = replace(parts.training, epochs=1, patience=0, decay="none")
+    plain = Training(**{name: getattr(once, name) for name in Training.__dataclass_fields__})
+    clock = _Clock(device)
+    with suppress(Stopped):
+        fit(model, inference, parts.objective, Fixed(few), plain, should_stop=clock)
+    return model, inference, clock
+
+
+def _gain_of_one_thread(
+    parts: Parts, few: Sequence[Batch], seconds: Sequence[float], device: torch.device
+) -> float:
+    """Times faster that one thread takes the steps which several took in so many seconds, with the same noise."""
+    threads = torch.get_num_threads()
+    if threads == 1 or device.type == "cuda":
+        return 1.0
+    few = few[: len(seconds)]
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            *_, clock = _stepped(parts, few, device)
+    finally:
+        torch.set_num_threads(threads)
+    tokens = [_tokens(batch) for batch in few[: len(clock.steps)]]
+    return per_token(seconds[: len(tokens)], tokens) / per_token(clock.steps, tokens)
 
 
 def per_token(seconds: Sequence[float], tokens: Sequence[int]) -> float:
