@@ -7,12 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from sri_pyro.cli import describing, running, training, usage
+from sri_pyro.cli.stopping import INTERRUPTED, NOTHING, stopping
 
 HELP = """
 Latent-variable text models in Pyro, inferred by short-run Langevin dynamics and evaluated honestly.
@@ -39,6 +40,14 @@ class Commands(typer.core.TyperGroup):
             raise ValueError(usage.unknown_command(args[0], known))
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C ends it, and so does a reader of its output who has seen enough."""
+        try:
+            with stopping():
+                return super().invoke(ctx)
+        except BrokenPipeError:  # the parser would leave the program with 1
+            raise typer.Exit(_flushed()) from None
+
 
 app = typer.Typer(
     cls=Commands,
@@ -47,6 +56,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_versions(wanted: bool) -> None:
+    if wanted:
+        from sri_pyro.config.provenance import versions  # not before: it takes the library with it
+
+        found = versions()
+        named = ", ".join(f"{name} {found[name]}" for name in ("sri_pyro", "torch", "pyro"))
+        print(f"{named}, Python {found['python']}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_versions, is_eager=True, help="Print versions and exit."),
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 app.command()(training.train)
 app.command()(running.evaluate)
 app.command()(running.report)
@@ -58,7 +89,6 @@ app.command()(running.encode)
 app.command()(describing.presets)
 app.command()(describing.show)
 
-INTERRUPTED = 130
 FAILED = 2
 OUT_OF_MEMORY = (
     "the memory of this device is not enough for the run; choose a smaller model, smaller batches or fewer "
@@ -81,13 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
         return code or _flushed()
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort):  # before any command began
+        print(NOTHING, file=sys.stderr)
         return INTERRUPTED
     except usage.UsageError as error:
         print(f"sri-pyro: {usage.told(error, words)}", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:
-        return _flushed()
     except (ValueError, OSError, FloatingPointError) as error:  # what the library says to its user
         print(f"sri-pyro: {described(error)}", file=sys.stderr)
         return FAILED
@@ -105,10 +134,11 @@ def _flushed() -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no failure to tell of
-            print(f"sri-pyro: {described(error)}", file=sys.stderr)
         # What is still in the buffer goes nowhere, or Python would complain of it once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"sri-pyro: {described(error)}", file=sys.stderr)
         return FAILED
     return 0
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sri_pyro.cli.stopping import NOTHING, console, stopping
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sri_pyro.config import Run
-
-console = Console(stderr=True)
 
 Watch = Callable[[int, int], None]
 
@@ -87,6 +86,11 @@ def evaluate(
 
     sri-pyro evaluate runs/demo --set evaluation.split=valid --set evaluation.estimator=annealed
     """
+    with stopping(_what_stands(run)):
+        _evaluate(run, overrides or [], context.obj)
+
+
+def _evaluate(run: Path, overrides: Sequence[str], command: Sequence[str]) -> None:
     from sri_pyro.config import Begun, evaluate_run, readable
 
     total = 0
@@ -106,8 +110,8 @@ def evaluate(
     with naming(run), sentences_bar() as watch:
         metrics = evaluate_run(
             run,
-            overrides or [],
-            command=context.obj,
+            overrides,
+            command=command,
             begun=begun,
             watch=lambda done: watch(done, total),
         )
@@ -121,9 +125,36 @@ def report(run: RunArgument) -> None:
 
     sri-pyro report runs/demo
     """
-    from sri_pyro.config import report_run
+    with stopping(_what_stands(run)):
+        from sri_pyro.config import report_run
 
-    print(f"report: {report_run(run)}")
+        print(f"report: {report_run(run)}")
+
+
+OUTPUTS = ("inference.nc", "sentences.csv", "samples.json", "metrics.json", "report.html")
+"""What an evaluation writes, in this order; each is whole or not there."""
+
+
+def _what_stands(run: Path) -> Callable[[], str]:
+    """What is said of an evaluation that is stopped: which of its files are new by then."""
+
+    def stamps() -> dict[str, tuple[int, int]]:
+        files = {name: run / name for name in OUTPUTS if (run / name).exists()}
+        return {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in files.items()}
+
+    before = stamps()
+
+    def said() -> str:
+        new = [name for name, stamp in stamps().items() if before.get(name) != stamp]
+        if OUTPUTS[-1] in new:
+            return f"stopped; {run / OUTPUTS[-1]} was written"
+        if new:
+            return (
+                f"stopped while writing: {', '.join(new)} of {run} are new, the rest is not; evaluate again"
+            )
+        return f"{NOTHING}, and the evaluation in {run} stands" if "metrics.json" in before else NOTHING
+
+    return said
 
 
 def sample(
@@ -138,8 +169,7 @@ def sample(
 
     sri-pyro sample runs/demo --num 10 --temperature 0.7
     """
-    for text in _loaded(run, seed, device).sample(num, temperature, top_p):
-        print(text)
+    _print(_loaded(run, seed, device).sampled(num, temperature, top_p))
 
 
 def interpolate(
@@ -154,9 +184,8 @@ def interpolate(
 
     sri-pyro interpolate runs/demo "where are you from ?" "i have a meeting tomorrow ."
     """
-    codes = _loaded(run, seed, device).interpolate(first, last, steps, tell=tell)
-    for share, text in codes.itertuples(index=False):
-        print(f"{share:.2f}  {text}")
+    batches = _loaded(run, seed, device).interpolated(first, last, steps, tell=tell)
+    _print([f"{share:.2f}  {text}" for share, text in batch] for batch in batches)
 
 
 def score(
@@ -195,6 +224,15 @@ def _loaded(run: Path, seed: int, device: str | None) -> Run:
     return loaded
 
 
+def _print(batches: Iterator[list[str]]) -> None:
+    """Print sentences as they are written, for a reader who may have seen enough after the first."""
+    done = 0
+    with stopping(lambda: f"stopped after {done} sentences" if done else NOTHING):
+        for batch in batches:
+            print("\n".join(batch), flush=True)
+            done += len(batch)
+
+
 def _tabulate(judge: Callable[..., pd.DataFrame], file: Path, out: Path | None) -> None:
     """Judge every sentence of a text under a progress bar, and write the table as CSV."""
     from sri_pyro.config import atomic_path
@@ -202,7 +240,8 @@ def _tabulate(judge: Callable[..., pd.DataFrame], file: Path, out: Path | None) 
     with sentences_bar() as watch:
         frame = judge(file, tell=tell, watch=watch)
     if out is None:
-        frame.to_csv(sys.stdout, index=False)
+        with stopping(lambda: "stopped; the table that was printed is not whole"):
+            frame.to_csv(sys.stdout, index=False)
         return
     with naming(out), atomic_path(out) as temporary:
         frame.to_csv(temporary, index=False)

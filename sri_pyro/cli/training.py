@@ -10,13 +10,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sri_pyro.cli.stopping import INTERRUPTED, console, stopping
 
 if TYPE_CHECKING:
     from sri_pyro.config import Config, Cost
-
-console = Console(stderr=True)
 
 
 def train(
@@ -52,7 +51,7 @@ def train(
     The number of epochs is part of a run: its learning rate, its noise and its best weights follow from it. A
     finished run is therefore not extended; train again, with more epochs, into another folder.
     """
-    with saying_what_is_saved(out):
+    with stopping(lambda: _what_is_saved(out)):
         _train(context, source, out, overrides or [], resume, tensorboard)
 
 
@@ -70,15 +69,18 @@ def _train(
     if out is None:
         raise ConfigError(["train needs a folder for the run; give one that does not exist yet, for instance "
                            "--out runs/demo"])  # fmt: skip
-    beginning = resume and not RunFolder(out).exists
+    continuing = resume and RunFolder(out).exists
     config = read_config(source, overrides)
     stopping: list[int] = []
 
     def begin(cost: Cost) -> None:
-        if beginning:
+        if resume and not continuing:
             place = "holds no run" if out.exists() else "does not exist"
             console.print(f"{out} {place} yet: beginning it", highlight=False, soft_wrap=True)
-        console.print(f"expected: {cost}", highlight=False)
+        for before, line in zip(("expected: ", "          "), cost.lines, strict=True):
+            console.print(f"{before}{line}", highlight=False, soft_wrap=True)
+        if cost.advice and not continuing:  # the number of threads of a run that is continued is settled
+            console.print(cost.advice, highlight=False, soft_wrap=True)
         closing.enter_context(stop_on_signal(stopping))  # from here on there is something to save
 
     with ExitStack() as closing, Bar(config) as bar:
@@ -97,7 +99,7 @@ def _train(
             console.print(
                 f"stopped and saved; continue with: {' '.join(again)}", highlight=False, soft_wrap=True
             )
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
             if error.strerror is None or error.filename is not None:
                 raise
@@ -110,22 +112,12 @@ def _train(
     )
 
 
-@contextmanager
-def saying_what_is_saved(out: Path | None) -> Iterator[None]:
-    """Answer a Ctrl-C that nobody collects: one before the first step, or the second one."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        # Nothing of the library may be imported yet: importing it takes most of the time before the first step.
-        saved = out is not None and (out / "last.safetensors").exists()
-        console.print(
-            f"stopped at once; {out} is as it was last saved, and --resume continues it"
-            if saved
-            else "stopped before anything was saved",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(130) from None
+def _what_is_saved(out: Path | None) -> str:
+    """What is said of a Ctrl-C that nobody collects: one before the first step, or the second one."""
+    # Nothing of the library may be imported yet: importing it takes most of the time before the first step.
+    if out is not None and (out / "last.safetensors").exists():
+        return f"stopped at once; {out} is as it was last saved, and --resume continues it"
+    return "stopped before anything was saved"
 
 
 @contextmanager

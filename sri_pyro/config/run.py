@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sri_pyro.config.build import (
     text_options,
 )
 from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.frames import batch_frame, by_line, posterior_moments
 from sri_pyro.config.settings import Config
 from sri_pyro.config.text import Tell, Text
 from sri_pyro.data import DataError, Vocabulary, encode_text, in_order, read_lines, split_words
@@ -29,7 +31,6 @@ from sri_pyro.data.tokens import Labelled
 from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
 from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
-from sri_pyro.numerics.weights import normalised
 from sri_pyro.types import PAD, SPECIAL_SYMBOLS, UNK, Batch
 from sri_pyro.wording import shown
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 Watch = Callable[[int, int], None]
 """Hears how many sentences are done, and of how many."""
+WRITTEN_AT_ONCE = 256
+"""Sentences that are written as one batch."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ class Run:
                 "threshold": evidence.threshold,
                 "ess": evidence.ess,
             }
-            frames.append(_frame(text, batch, columns))
-        return _by_line(frames)
+            frames.append(batch_frame(text, batch, columns))
+        return by_line(frames)
 
     def encode(
         self, sentences: Path | Iterable[str], *, tell: Tell = log.warning, watch: Watch | None = None
@@ -125,8 +128,8 @@ class Run:
             columns = {"khat": evidence.khat}
             columns |= {f"z_mean_{d}": mean[:, d] for d in range(mean.shape[1])}
             columns |= {f"z_sd_{d}": sd[:, d] for d in range(sd.shape[1])}
-            frames.append(_frame(text, batch, columns))
-        return _by_line(frames)
+            frames.append(batch_frame(text, batch, columns))
+        return by_line(frames)
 
     def sample(self, num: int = 10, temperature: float = 1.0, top_p: float = 1.0) -> list[str]:
         """Write sentences for draws of z from the prior.
@@ -139,11 +142,33 @@ class Run:
         Raises:
             ValueError: If ``num`` is below 1, or a temperature or nucleus is out of range.
         """
+        return list(chain.from_iterable(self.sampled(num, temperature, top_p)))
+
+    def sampled(self, num: int = 10, temperature: float = 1.0, top_p: float = 1.0) -> Iterator[list[str]]:
+        """The sentences of ``sample`` as they are written, of any number in bounded memory.
+
+        They come in batches of ``WRITTEN_AT_ONCE``, the last one shorter, each of which draws its codes and
+        then its words. The same seed therefore gives the same sentences, and a larger number the same whole
+        batches first.
+
+        Args:
+            num: As for ``sample``.
+            temperature: As for ``sample``.
+            top_p: As for ``sample``.
+
+        Raises:
+            ValueError: As for ``sample``, before the first batch.
+        """
         if num < 1:
             raise ValueError(f"the number of samples must be at least 1; got {num}.")
+        strategy = Strategy(temperature, top_p)
+        sizes = (min(WRITTEN_AT_ONCE, num - done) for done in range(0, num, WRITTEN_AT_ONCE))
+        return (self.write(self._codes(size), strategy) for size in sizes)
+
+    def _codes(self, num: int) -> Tensor:
         with torch.no_grad():
-            z = self.model.prior().sample((num,))
-        return self.write(z, Strategy(temperature, top_p))
+            z: Tensor = self.model.prior().sample((num,))
+        return z
 
     def interpolate(self, first: str, last: str, steps: int = 7, *, tell: Tell = log.warning) -> pd.DataFrame:
         """Decode greedily along the line between the posterior means of two sentences.
@@ -160,6 +185,27 @@ class Run:
         Raises:
             DataError: If a sentence is not usable.
             ValueError: If there are fewer than two steps, or the model has no z.
+        """
+        rows = chain.from_iterable(self.interpolated(first, last, steps, tell=tell))
+        frame = pd.DataFrame(rows, columns=["share", "text"])
+        return frame.astype({"share": np.float32})
+
+    def interpolated(
+        self, first: str, last: str, steps: int = 7, *, tell: Tell = log.warning
+    ) -> Iterator[list[tuple[float, str]]]:
+        """The rows of ``interpolate`` as they are written, in batches of ``WRITTEN_AT_ONCE``.
+
+        Only the two posterior means are random, and are found first: the same seed gives the same sentences.
+
+        Args:
+            first: As for ``interpolate``.
+            last: As for ``interpolate``.
+            steps: As for ``interpolate``.
+            tell: As for ``interpolate``.
+
+        Raises:
+            DataError: As for ``interpolate``, before the first batch.
+            ValueError: As for ``interpolate``, before the first batch.
         """
         self._require_codes("interpolate")
         if steps < 2:
@@ -178,8 +224,12 @@ class Run:
             raise DataError("an interpolation needs two sentences; one of those given is empty or too long.")
         means = torch.tensor(codes.filter(like="z_mean_").to_numpy(), dtype=torch.get_default_dtype())
         share = torch.linspace(0, 1, steps)
-        z = torch.lerp(means[:1], means[1:], share[:, None].to(means)).to(self.device)
-        return pd.DataFrame({"share": share.numpy(), "text": self.write(z, Strategy.greedy())})
+        starts = range(0, steps, WRITTEN_AT_ONCE)
+        return (self._on_the_way(means, share[start : start + WRITTEN_AT_ONCE]) for start in starts)
+
+    def _on_the_way(self, ends: Tensor, share: Tensor) -> list[tuple[float, str]]:
+        z = torch.lerp(ends[:1], ends[1:], share[:, None].to(ends)).to(self.device)
+        return list(zip(share.tolist(), self.write(z, Strategy.greedy()), strict=True))
 
     def read(self, sentences: Path | Iterable[str]) -> Text:
         """Sentences as they are given and as the model reads them.
@@ -232,28 +282,6 @@ class Run:
     def text(self, tokens: Sequence[int]) -> str:
         """Token ids as words joined by blanks, up to the end of the sentence."""
         return " ".join(self.vocabulary.decode(token for token in tokens if token != PAD))
-
-
-def _frame(text: Text, batch: Batch, columns: dict[str, Tensor]) -> pd.DataFrame:
-    texts = [text.lines[line].strip() for line in batch.ids.tolist()]
-    rest = {name: values.detach().cpu().numpy() for name, values in columns.items()}
-    lead = {"line": batch.ids.numpy() + 1, "text": texts, "num_tokens": batch.lengths.numpy()}
-    return pd.DataFrame({**lead, **rest})
-
-
-def posterior_moments(draws: Weighted) -> tuple[Tensor, Tensor]:
-    """Self-normalised posterior mean and standard deviation of z, each [B, D]."""
-    weights = normalised(draws.log_weight.double())
-    z = draws.z.double()
-    mean = torch.einsum("sb,sbd->bd", weights, z)
-    variance = torch.einsum("sb,sbd->bd", weights, (z - mean).square())
-    return mean, variance.sqrt()
-
-
-def _by_line(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Batches are by length; the reader's order is by line."""
-    whole = pd.concat(frames, ignore_index=True)
-    return whole.iloc[np.argsort(whole["line"].to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def load_run(folder: Path | str, device: str | None = None) -> Run:

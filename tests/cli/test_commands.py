@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyro
 import pytest
 import torch
 
@@ -38,6 +39,15 @@ def test_help_teaches(say: Say) -> None:
         assert f"sri-pyro {command}" in say(command, "--help").out
 
 
+def test_the_versions_are_told(say: Say) -> None:
+    """Oracle: the versions that the modules themselves know."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    said = say("--version")
+    assert said.code == 0
+    assert re.fullmatch(rf"sri_pyro \S+, torch {re.escape(torch.__version__)}, pyro {pyro.__version__}, "
+                        rf"Python {python}\n", said.out)  # fmt: skip
+
+
 def test_no_command_is_a_request_for_help(say: Say) -> None:
     said = say()
     assert said.code == 0
@@ -58,8 +68,10 @@ def test_presets_and_show(say: Say) -> None:
         assert word in shown
     assert shown.startswith(
         "[top of the file]  What concerns the whole run.\n"
-        '      preset = "default"\n      seed = 0\n      device = "cpu"\n'
+        '      preset = "default"  The recipe underneath: decoder wiring, sampler, warm-up, learning rule and '
+        "optimiser.\n"
     )
+    assert "      friction = 2.0  gamma > 0, in inverse units of h.\n" in shown
     assert ":math:" not in shown
     assert "``" not in shown
     assert "\\" not in shown

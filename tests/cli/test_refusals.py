@@ -26,7 +26,7 @@ OPTIONS_OF_TRAIN = "--help, --out, --resume, --set, --tensorboard"
                        "show, train"),
         ("train x --resum", f"train has no option '--resum'; it accepts: {OPTIONS_OF_TRAIN}. Did you mean '--resume'?"),
         ("train x -z 3", f"train has no option '-z'; it accepts: {OPTIONS_OF_TRAIN}"),
-        ("--nope", "sri-pyro has no option '--nope'; it accepts: --help"),
+        ("--nope", "sri-pyro has no option '--nope'; it accepts: --help, --version"),
         ("train", "train needs FILE|PRESET (a TOML file, or a preset's name); see sri-pyro train --help"),
         ("interpolate runs/x hello", "interpolate needs LAST (another sentence); see sri-pyro interpolate --help"),
         ("sample runs/x --num many", "sample: --num must be a whole number; got 'many'"),
@@ -184,7 +184,7 @@ def test_memory_that_ends_on_the_way(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Run, "sample", full)
+    monkeypatch.setattr(Run, "sampled", full)
     refused(
         say("sample", trained),
         "the memory of this device is not enough for the run; choose a smaller model, smaller batches or fewer "
