@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sri_pyro.cli.describing import for_terminal
+from sri_pyro.cli.describing import for_terminal, show
 from sri_pyro.config import ConfigError, parse_config, presets
 from sri_pyro.config.describe import meaning, whole
 from sri_pyro.config.schema import keywords
@@ -99,3 +99,17 @@ def test_a_preset_with_data_or_with_a_mistake_is_shown_as_any_configuration() ->
     assert len(caught.value.problems) == 2
     with pytest.raises(ConfigError, match=r"^\[data\] needs a kind; known: "):
         whole("paper", ["data.seed=3"])
+
+
+def test_a_terminal_gets_lines_that_break_at_blanks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the words of the unbroken text. Elsewhere an option stays on one line, for whoever searches it."""
+    show(None, None)
+    whole_lines = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show(None, None)
+    broken = capsys.readouterr().out
+    assert max(map(len, broken.splitlines())) <= 60 < max(map(len, whole_lines.splitlines()))
+    assert broken.split() == whole_lines.split()
