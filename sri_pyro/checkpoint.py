@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from sri_pyro.writing import atomic_path
 
 HEADER = "sri_pyro"
 DIGEST = "sri_pyro.digest"
@@ -24,32 +23,6 @@ IDENTITY = "identity"
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or does not belong to this model."""
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends, and vanishes if it fails.
-
-    A reader sees the old file or the new one, never a part of one, whatever happens to the process.
-
-    Example:
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with atomic_path(folder / "note.txt") as temporary:
-        ...     _ = temporary.write_text("whole")
-        >>> (folder / "note.txt").read_text()
-        'whole'
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)  # mkstemp keeps others from reading
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

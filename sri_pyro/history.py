@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sri_pyro.checkpoint import CheckpointError, atomic_path
+from sri_pyro.checkpoint import CheckpointError
+from sri_pyro.writing import atomic_path
 
 Record = dict[str, float | str]
 MENDING = "it was truncated or altered. Restore it from a copy, or train again."

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from sri_pyro import checkpoint
-from sri_pyro.checkpoint import CheckpointError, atomic_path, load, load_weights, save
+from sri_pyro.checkpoint import CheckpointError, load, load_weights, save
+from sri_pyro.writing import atomic_path
 
 
 def files(folder: Path) -> list[str]:

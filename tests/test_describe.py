@@ -42,7 +42,7 @@ class Parent:
 
 
 class Child(Parent):
-    """Another sentence, about the ``length`` and no more.
+    """Another sentence, about the ``length``, which is not an entry.
 
     Args:
         depth: In fathoms,
@@ -60,13 +60,13 @@ class Child(Parent):
     [
         ("width", "In metres."),
         ("depth", "In fathoms, told over two lines."),
-        ("length", "See above."),
+        ("length", ""),
         ("untold", ""),
         ("other", ""),
     ],
 )
 def test_where_a_meaning_is_found(option: str, said: str) -> None:
-    """In its own entry, in the parent's, in the first sentence, nowhere: ``no`` such one is made up."""
+    """In its own entry, in the parent's, nowhere: none is made up of what else is said."""
     assert meaning(Child, option) == said
 
 

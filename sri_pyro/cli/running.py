@@ -131,28 +131,19 @@ def report(run: RunArgument) -> None:
         print(f"report: {report_run(run)}")
 
 
-OUTPUTS = ("inference.nc", "sentences.csv", "samples.json", "metrics.json", "report.html")
-"""What an evaluation writes, in this order; each is whole or not there."""
-
-
 def _what_stands(run: Path) -> Callable[[], str]:
-    """What is said of an evaluation that is stopped: which of its files are new by then."""
+    """What is said of an evaluation that is stopped: whether its page, the last file to take its place, is new."""
+    page = run / "report.html"
 
-    def stamps() -> dict[str, tuple[int, int]]:
-        files = {name: run / name for name in OUTPUTS if (run / name).exists()}
-        return {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in files.items()}
+    def stamp() -> tuple[int, int] | None:
+        return (page.stat().st_ino, page.stat().st_mtime_ns) if page.exists() else None
 
-    before = stamps()
+    before = stamp()
 
     def said() -> str:
-        new = [name for name, stamp in stamps().items() if before.get(name) != stamp]
-        if OUTPUTS[-1] in new:
-            return f"stopped; {run / OUTPUTS[-1]} was written"
-        if new:
-            return (
-                f"stopped while writing: {', '.join(new)} of {run} are new, the rest is not; evaluate again"
-            )
-        return f"{NOTHING}, and the evaluation in {run} stands" if "metrics.json" in before else NOTHING
+        if stamp() != before:
+            return f"stopped; {page} was written"
+        return f"{NOTHING}, and the evaluation in {run} stands" if before else NOTHING
 
     return said
 
@@ -237,12 +228,17 @@ def _tabulate(judge: Callable[..., pd.DataFrame], file: Path, out: Path | None) 
     """Judge every sentence of a text under a progress bar, and write the table as CSV."""
     from sri_pyro.config import atomic_path
 
-    with sentences_bar() as watch:
-        frame = judge(file, tell=tell, watch=watch)
     if out is None:
+        with sentences_bar() as watch:
+            frame = judge(file, tell=tell, watch=watch)
         with stopping(lambda: "stopped; the table that was printed is not whole"):
             frame.to_csv(sys.stdout, index=False)
         return
-    with naming(out), atomic_path(out) as temporary:
+    with (
+        naming(out),
+        atomic_path(out) as temporary,
+    ):  # first, so that a place that takes no file costs no work
+        with sentences_bar() as watch:
+            frame = judge(file, tell=tell, watch=watch)
         frame.to_csv(temporary, index=False)
     console.print(f"{len(frame)} sentences written to {out}", highlight=False)

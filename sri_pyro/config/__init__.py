@@ -1,6 +1,5 @@
 """Declarations: TOML in, a checked configuration out; what it names is built, trained and recorded here alone."""
 
-from sri_pyro.checkpoint import atomic_path
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
 from sri_pyro.config.cost import Cost
 from sri_pyro.config.folder import RunFolder
@@ -11,6 +10,7 @@ from sri_pyro.config.settings import Config, parse_config, presets, read_config
 from sri_pyro.config.tracking import tensorboard_watch
 from sri_pyro.config.trainer import Told, train
 from sri_pyro.training import Stopped
+from sri_pyro.writing import atomic_path
 
 __all__ = [
     "Begun",

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sri_pyro.config.build import Parts
+from sri_pyro.config.threads import computing_with
 from sri_pyro.config.validation import validator
 from sri_pyro.course import Training
 from sri_pyro.models import LatentTextModel
@@ -140,16 +141,11 @@ def _gain_of_one_thread(
     parts: Parts, few: Sequence[Batch], seconds: Sequence[float], device: torch.device
 ) -> float:
     """Times faster that one thread takes the steps which several took in so many seconds, with the same noise."""
-    threads = torch.get_num_threads()
-    if threads == 1 or device.type == "cuda":
+    if torch.get_num_threads() == 1 or device.type == "cuda":
         return 1.0
     few = few[: len(seconds)]
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            *_, clock = _stepped(parts, few, device)
-    finally:
-        torch.set_num_threads(threads)
+    with computing_with(1), torch.random.fork_rng(devices=[]):
+        *_, clock = _stepped(parts, few, device)
     tokens = [_tokens(batch) for batch in few[: len(clock.steps)]]
     return per_token(seconds[: len(tokens)], tokens) / per_token(clock.steps, tokens)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from sri_pyro.config import toml
 from sri_pyro.config.schema import keywords, unwrapped
@@ -15,19 +15,11 @@ from sri_pyro.config.sections import SOURCE
 from sri_pyro.config.settings import STAND_INS, parse_config, presets, read_config
 from sri_pyro.wording import listed
 
-SYMBOLS: Final[Mapping[str, str]] = {
-    "K": "steps of a run",
-    "S": "draws for each sentence",
-    "T": "how many, from the prior to the posterior",
-}
-"""The papers' letters, for a docstring that says no more of an option than its letter."""
-
 
 def meaning(factory: Callable[..., Any], option: str) -> str:
     """What an option of a constructor means, in a sentence and with the docstring's mark-up; empty if nothing says it.
 
-    Its own entry in the docstring says it, or the parent's; or else the docstring's first sentence, which
-    stands above the options, and has to name this one.
+    Its own entry in the docstring says it, or the parent's.
 
     Example:
         >>> from sri_pyro.models import GRUDecoder, GaussianMixture
@@ -38,13 +30,11 @@ def meaning(factory: Callable[..., Any], option: str) -> str:
     """
     said = _entry(factory, option)
     if said is None:
-        first = (inspect.getdoc(factory) or "").split("\n\n")[0]
-        return "See above." if re.search(rf"\b{option}\b", first) else ""
+        return ""
     if other := re.fullmatch(r"As for ``(\w+)``\.", said):
         return meaning(getattr(inspect.getmodule(factory), other[1]), option)
     choices = _choices(factory, option)
     first = re.split(r"(?<=\.)\s+(?=[A-Z`])", said)[0]
-    first = re.sub(r"^([A-Z])(?=[.,;])", lambda letter: _spelt(letter[1]), first)
     if _names(first, choices):
         return first
     return said if _names(said, choices) else f"{first.rstrip('.')}: {', '.join(choices)}."
@@ -65,10 +55,6 @@ def _entry(factory: Callable[..., Any], option: str) -> str | None:
 
 def _doc(owner: Any) -> str:
     return inspect.cleandoc(owner.__doc__ or "") + "\n"
-
-
-def _spelt(letter: str) -> str:
-    return f"{letter} ({SYMBOLS[letter]})" if letter in SYMBOLS else letter
 
 
 def _choices(factory: Callable[..., Any], option: str) -> list[str]:

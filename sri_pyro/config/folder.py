@@ -28,8 +28,8 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
-EVALUATION = ("report.html", "samples.json", "sentences.csv", "inference.nc", "metrics.json")
-"""The files of an evaluation."""
+EVALUATION = ("samples.json", "sentences.csv", "inference.nc", "metrics.json", "report.html")
+"""The files of an evaluation, in the order in which they take their places."""
 
 
 @dataclass(frozen=True)

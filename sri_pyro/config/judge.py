@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from sri_pyro import checkpoint
 from sri_pyro.config import toml
 from sri_pyro.config.build import evaluation_section, load_corpus, seed_everything
 from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.frames import posterior_moments
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, merged, overridden_config
-from sri_pyro.config.trainer import computing_with, logging_to
+from sri_pyro.config.threads import computing_with
+from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, Split, in_order
 from sri_pyro.evaluation import Evaluation, evaluate
-from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.export import Interpolation, Reconstruction, Texts, write_outputs
 from sri_pyro.evaluation.headline import headline
 from sri_pyro.evaluation.metrics import floor
 from sri_pyro.evaluation.verdicts import judge
@@ -217,12 +220,19 @@ def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) ->
         return Texts(samples=samples)
     # Rows are sorted by length: take some of every length but the extremes.
     rows = [len(sentences) * (i + 1) // (NUM_RECONSTRUCTIONS + 1) for i in range(NUM_RECONSTRUCTIONS)]
-    pairs = zip(rows, reversed(rows[len(rows) // 2 + 1 :]), strict=False)
-    paths = [run.interpolate(sentences[a], sentences[b])["text"].tolist() for a, b in pairs]
+    pairs = list(zip(rows, reversed(rows[len(rows) // 2 + 1 :]), strict=False))
+    means = posterior_moments(evaluation.proposal)[0].to(evaluation.chains.z)
+    ways = (run.written_between(means[a], means[b]) for a, b in pairs)
+    decoded_on = ([text for _, text in chain.from_iterable(way)] for way in ways)
+    interpolations = [
+        Interpolation(sentences[a], sentences[b], texts)
+        for (a, b), texts in zip(pairs, decoded_on, strict=True)
+    ]
     codes = evaluation.chains.z[:DECODINGS].to(run.device)
     decoded = [run.write(codes[:, row], Strategy.greedy()) for row in rows]
     originals = [sentences[row] for row in rows]
-    return Texts(samples, paths, [Reconstruction(o, d) for o, d in zip(originals, decoded, strict=True)])
+    pairings = zip(originals, decoded, strict=True)
+    return Texts(samples, interpolations, [Reconstruction(o, d) for o, d in pairings])
 
 
 def readable(metrics: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,14 +24,13 @@ from sri_pyro.config.build import (
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.frames import batch_frame, by_line, posterior_moments
 from sri_pyro.config.settings import Config
-from sri_pyro.config.text import Tell, Text
-from sri_pyro.data import DataError, Vocabulary, encode_text, in_order, read_lines, split_words
+from sri_pyro.config.text import Tell, Text, read_text, unknown_words
+from sri_pyro.data import DataError, Vocabulary, in_order
 from sri_pyro.data.tokens import Labelled
 from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
 from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
-from sri_pyro.types import PAD, SPECIAL_SYMBOLS, UNK, Batch
-from sri_pyro.wording import shown
+from sri_pyro.types import PAD, UNK, Batch
 
 log = logging.getLogger(__name__)
 
@@ -211,25 +209,22 @@ class Run:
         if steps < 2:
             raise ValueError(f"an interpolation needs at least 2 steps; got {steps}.")
         codes = self.encode([first, last], tell=lambda _: None)
-        options = text_options(self.config)
-        words = dict.fromkeys((*split_words(first, options), *split_words(last, options)))
-        unknown = [
-            word
-            for word in words
-            if self.vocabulary.encode([word])[0] == UNK and word != SPECIAL_SYMBOLS[UNK]
-        ]
-        if unknown:
+        if unknown := unknown_words((first, last), self.vocabulary, text_options(self.config)):
             tell(f"the model does not know {', '.join(unknown)}, and reads <unk> instead")
         if len(codes) < 2:
             raise DataError("an interpolation needs two sentences; one of those given is empty or too long.")
         means = torch.tensor(codes.filter(like="z_mean_").to_numpy(), dtype=torch.get_default_dtype())
-        share = torch.linspace(0, 1, steps)
-        starts = range(0, steps, WRITTEN_AT_ONCE)
-        return (self._on_the_way(means, share[start : start + WRITTEN_AT_ONCE]) for start in starts)
+        return self.written_between(means[0], means[1], steps)
 
-    def _on_the_way(self, ends: Tensor, share: Tensor) -> list[tuple[float, str]]:
-        z = torch.lerp(ends[:1], ends[1:], share[:, None].to(ends)).to(self.device)
-        return list(zip(share.tolist(), self.write(z, Strategy.greedy()), strict=True))
+    def written_between(
+        self, first: Tensor, last: Tensor, steps: int = 7
+    ) -> Iterator[list[tuple[float, str]]]:
+        """The share of the way and the sentence, decoded greedily, along the line between two codes [D], in batches."""
+        share = torch.linspace(0, 1, steps)
+        for start in range(0, steps, WRITTEN_AT_ONCE):
+            part = share[start : start + WRITTEN_AT_ONCE]
+            z = torch.lerp(first, last, part[:, None].to(first)).to(self.device)
+            yield list(zip(part.tolist(), self.write(z, Strategy.greedy()), strict=True))
 
     def read(self, sentences: Path | Iterable[str]) -> Text:
         """Sentences as they are given and as the model reads them.
@@ -237,24 +232,9 @@ class Run:
         Raises:
             DataError: If no sentence is usable, or one is not a text.
         """
-        if isinstance(sentences, str):
-            raise DataError(
-                f"give a list of sentences, or a Path to a file of them; got the text {sentences!r}."
-            )
-        lines = list(read_lines(sentences) if isinstance(sentences, Path) else sentences)
-        for number, line in enumerate(lines, 1):
-            if not isinstance(line, str):
-                raise DataError(
-                    f"a sentence is one text, its words with blanks between them; sentence {number} is a "
-                    f"{type(line).__name__}: {shown(line)}."
-                )
-        name = str(sentences) if isinstance(sentences, Path) else "the text"
-        counts: Counter[str] = Counter()
-        options = text_options(self.config)
         # A text that was read without labels may hold tabs, which are blanks then.
         labelled: Labelled = "no" if self.config.data.options.get("labelled") == "no" else "auto"
-        split = encode_text(lines, self.vocabulary, options, labelled=labelled, name=name, counts=counts)
-        return Text(lines, split, counts, options.max_length)
+        return read_text(sentences, self.vocabulary, text_options(self.config), labelled)
 
     def _weighted(
         self, text: Text, watch: Watch | None

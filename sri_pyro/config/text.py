@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from sri_pyro.data import Split
-from sri_pyro.types import UNK
+from sri_pyro.data import DataError, Split, TextOptions, Vocabulary, encode_text, read_lines, split_words
+from sri_pyro.data.tokens import Labelled
+from sri_pyro.types import SPECIAL_SYMBOLS, UNK
+from sri_pyro.wording import shown
 
 Tell = Callable[[str], None]
 """Hears, in a sentence, what was left out of a text or is doubtful about it."""
@@ -58,3 +62,32 @@ class Text:
             words = self.split.sentence(i)[:-1]  # the end is always known
             if (words == UNK).mean() > MOSTLY:
                 yield line + 1
+
+
+def read_text(
+    sentences: Path | Iterable[str], vocabulary: Vocabulary, options: TextOptions, labelled: Labelled
+) -> Text:
+    """Sentences as they are given and as a model of that vocabulary reads them.
+
+    Raises:
+        DataError: If no sentence is usable, or one is not a text.
+    """
+    if isinstance(sentences, str):
+        raise DataError(f"give a list of sentences, or a Path to a file of them; got the text {sentences!r}.")
+    lines = list(read_lines(sentences) if isinstance(sentences, Path) else sentences)
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, str):
+            raise DataError(
+                f"a sentence is one text, its words with blanks between them; sentence {number} is a "
+                f"{type(line).__name__}: {shown(line)}."
+            )
+    name = str(sentences) if isinstance(sentences, Path) else "the text"
+    counts: Counter[str] = Counter()
+    split = encode_text(lines, vocabulary, options, labelled=labelled, name=name, counts=counts)
+    return Text(lines, split, counts, options.max_length)
+
+
+def unknown_words(sentences: Iterable[str], vocabulary: Vocabulary, options: TextOptions) -> list[str]:
+    """Words that a vocabulary does not have, each once, in order."""
+    words = dict.fromkeys(word for sentence in sentences for word in split_words(sentence, options))
+    return [word for word in words if vocabulary.encode([word])[0] == UNK and word != SPECIAL_SYMBOLS[UNK]]

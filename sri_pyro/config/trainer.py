@@ -16,6 +16,7 @@ from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config
+from sri_pyro.config.threads import computing_with
 from sri_pyro.history import History
 from sri_pyro.training import Watch, fit
 
@@ -147,21 +148,6 @@ def flat(data: Mapping[str, object], prefix: str = "") -> dict[str, object]:
             flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
         )
     return result
-
-
-@contextmanager
-def computing_with(threads: int) -> Iterator[None]:
-    """Fix how many threads compute for a while, since sums in another order are other sums.
-
-    It is not idle to set the number that there already is: until a number is set, PyTorch leaves it to MKL to
-    take fewer. A run that is begun sets it as the one that is continued does, so that both compute alike.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 from sri_pyro.data.errors import DataError
 from sri_pyro.data.reading import read_lines
 from sri_pyro.types import EOS, SPECIAL_SYMBOLS, UNK
+from sri_pyro.writing import atomic_path
 
 
 @dataclass(frozen=True)
@@ -125,16 +124,11 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write one entry a line. The file is either written whole or not at all."""
-        path = Path(path)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self._text())
-            Path(temporary).chmod(0o644)  # mkstemp keeps others from reading
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with (
+            atomic_path(Path(path)) as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.write(self._text())
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:

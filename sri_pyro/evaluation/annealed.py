@@ -34,7 +34,7 @@ class AnnealedImportance:
 
     Attributes:
         num_samples: S, chains per sentence.
-        temperatures: T.
+        temperatures: T, how many laws from the prior to the posterior.
         transition: ``langevin`` (one leapfrog step, MALA) or ``hmc``.
         leapfrog: Leapfrog steps of an HMC transition.
         step_size: h at which the pilot's adaptation begins.

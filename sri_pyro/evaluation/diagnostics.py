@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation.labelling import labelled
 from sri_pyro.numerics.weights import khat_threshold
+from sri_pyro.writing import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd

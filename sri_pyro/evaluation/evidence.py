@@ -208,7 +208,7 @@ class PriorImportance:
     Exact for a language model; hopeless for a model whose z matters.
 
     Attributes:
-        num_samples: S.
+        num_samples: S, draws for each sentence.
     """
 
     num_samples: int = 512

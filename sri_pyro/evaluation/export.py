@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.diagnostics import export, to_netcdf
 from sri_pyro.evaluation.evaluate import FOLDING, Evaluation
 from sri_pyro.evaluation.latent_space import describe
+from sri_pyro.writing import atomic_path
 
 MOST_VALUES = 8_000_000
 """Codes of a group are kept up to so many numbers (32 MB before compression); of more, fewer draws."""
@@ -81,17 +81,32 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class Interpolation:
+    """Two sentences and what is decoded on the way from the code of one to that of the other.
+
+    Attributes:
+        first: Where it starts.
+        last: Where it ends.
+        decoded: Sentences, those of both codes included.
+    """
+
+    first: str
+    last: str
+    decoded: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Texts:
     """Sentences a model wrote, for the report.
 
     Attributes:
         samples: Sentences for codes drawn from the prior.
-        interpolations: Paths of sentences from one code to another.
+        interpolations: Ways from held-out sentences to others.
         reconstructions: Held-out sentences and their decodings.
     """
 
     samples: Sequence[str] = ()
-    interpolations: Sequence[Sequence[str]] = ()
+    interpolations: Sequence[Interpolation] = ()
     reconstructions: Sequence[Reconstruction] = ()
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sri_pyro.checkpoint import atomic_path
 from sri_pyro.evaluation import figures, latent_figures
 from sri_pyro.evaluation.drawing import Panel
 from sri_pyro.evaluation.headline import headline, summary
 from sri_pyro.evaluation.latent_space import passing
 from sri_pyro.evaluation.report_inputs import ReportInputs, load_report_inputs
 from sri_pyro.evaluation.verdicts import judge, likelihood_is_trusted
+from sri_pyro.writing import atomic_path
 
 
 @dataclass(frozen=True)

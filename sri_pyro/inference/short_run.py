@@ -41,7 +41,7 @@ class ShortRunLangevin(nn.Module):
     fault and not a sentence; a tuner may raise the scale again.
 
     Args:
-        num_steps: K.
+        num_steps: K, steps of a run; each takes one gradient.
         integrator: How a step is made; ``lm`` by default.
         step_schedule: The K step sizes before scaling.
         noise: The noise scale, over training; evaluation uses the final one.

@@ -13,7 +13,7 @@ class Prior(nn.Module, ABC):
     """p(z): a module that answers with a distribution of event shape [D].
 
     Attributes:
-        dim: D.
+        dim: D, dimensions of z.
     """
 
     dim: int

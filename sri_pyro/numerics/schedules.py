@@ -69,7 +69,11 @@ class ConstantSteps:
 
 @dataclass(frozen=True)
 class GeometricSteps:
-    """Step sizes from ``first`` to ``last`` by a constant ratio: long moves first, fine ones last.
+    """Step sizes that fall (or rise) by a constant ratio: long moves first, fine ones last.
+
+    Args:
+        first: The first step size, in squared units of z.
+        last: The last one.
 
     Example:
         >>> [round(s, 3) for s in GeometricSteps(0.4, 0.1)(3)]
@@ -126,7 +130,10 @@ class ListedSteps:
 
 @dataclass(frozen=True)
 class ConstantNoise:
-    """The same noise scale throughout; 1 samples, 0 ascends.
+    """The same noise scale throughout.
+
+    Args:
+        scale: The noise scale, which multiplies the noise; 1 samples, 0 ascends.
 
     Example:
         >>> ConstantNoise()(Progress(step=0, epoch=0.0))
@@ -145,11 +152,16 @@ class ConstantNoise:
 
 @dataclass(frozen=True)
 class LinearNoise:
-    """The noise scale rises (or falls) linearly from ``start`` to ``end`` over ``epochs`` epochs.
+    """The noise scale rises (or falls) linearly, epoch by epoch and within each.
 
     This is the warm-up that keeps z alive: a chain at a low noise scale reports codes close to a mode
     of the posterior, from which the decoder can learn to read, before the scale reaches 1 and the
     chain samples.
+
+    Args:
+        start: The noise scale at first.
+        end: The noise scale from then on, and in evaluation.
+        epochs: Epochs until then.
 
     Example:
         >>> warm_up = LinearNoise(start=0.05, end=1.0, epochs=8)
@@ -173,9 +185,15 @@ class LinearNoise:
 
 @dataclass(frozen=True)
 class StaircaseNoise:
-    """Constant at ``start`` for ``hold`` epochs, then up by ``increment`` per epoch, to ``end``.
+    """The noise scale stays for some epochs and then rises at the beginning of each.
 
     The defaults are the authors' released schedule: 0.05 for 15 epochs, then 0.05 more per epoch, to 0.2.
+
+    Args:
+        start: The noise scale at first.
+        increment: By how much it rises, per epoch.
+        hold: Epochs before the first rise.
+        end: The highest noise scale, and that of evaluation.
 
     Example:
         >>> [round(StaircaseNoise()(Progress(0, epoch)), 2) for epoch in (0, 14.9, 15, 16.5, 40)]

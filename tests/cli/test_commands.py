@@ -151,7 +151,7 @@ def test_the_report_is_drawn_again_from_the_files(say: Say, run: Path, trained: 
     assert page == (trained / "report.html").read_text()
     texts = json.loads((run / "samples.json").read_text())
     assert len(texts["samples"]) == 10
-    assert len(texts["interpolations"][0]) == 7
+    assert len(texts["interpolations"][0]["decoded"]) == 7
     assert texts["reconstructions"][0]["original"] in SENTENCES
     assert len(texts["reconstructions"][0]["decoded"]) == 3
     (run / "inference.nc").unlink()

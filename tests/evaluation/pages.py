@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_pyro.evaluation import Evaluation
-from sri_pyro.evaluation.export import Reconstruction, Texts, write_outputs
+from sri_pyro.evaluation.export import Interpolation, Reconstruction, Texts, write_outputs
 
 EvaluationOf = Callable[[str], Evaluation]
 RunOf = Callable[[str], Path]
@@ -67,7 +67,11 @@ def folder_of(kind: str, evaluation_of: EvaluationOf, folder: Path, **more: Any)
     texts = [HOSTILE if i % 5 == 0 else f"sentence {i}" for i in range(len(evaluation.table))]
     provenance = {"seed": 3, "data_digest": "abc123", "command": HOSTILE, "versions": {"torch": "2.6"},
                   "configuration": {"model": {"kind": HOSTILE}, "evaluation": {"num_sentences": None}}}  # fmt: skip
-    written = Texts([HOSTILE, "a sample"], [[HOSTILE, "to"]], [Reconstruction("original", [HOSTILE])])
+    written = Texts(
+        [HOSTILE, "a sample"],
+        [Interpolation(HOSTILE, "to", [HOSTILE, "to"])],
+        [Reconstruction("original", [HOSTILE])],
+    )
     write_outputs(folder, evaluation, texts, provenance, texts=written, **more)
     records = [
         {"kind": "step", "step": 1, "epoch": 0.1, "loss": 50.0},

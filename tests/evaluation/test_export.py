@@ -16,6 +16,7 @@ import torch
 from sri_pyro.evaluation import Evaluation, export
 from sri_pyro.evaluation.diagnostics import from_netcdf, summary_table
 from sri_pyro.evaluation.export import (
+    Interpolation,
     Reconstruction,
     Texts,
     export_arguments,
@@ -140,7 +141,9 @@ def test_write_outputs_leaves_four_files_of_strict_json_and_csv(
 ) -> None:
     evaluation = evaluation_of("healthy")
     texts = texts_of(evaluation)
-    written = Texts(["a sample"], [["from", "to"]], [Reconstruction("x", ["y", "z"])])
+    written = Texts(
+        ["a sample"], [Interpolation("a", "b", ["from", "to"])], [Reconstruction("x", ["y", "z"])]
+    )
     returned = write_outputs(tmp_path, evaluation, texts, {"seed": 3, "odd": math.nan}, texts=written)
     names = ["inference.nc", "metrics.json", "samples.json", "sentences.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
@@ -150,7 +153,7 @@ def test_write_outputs_leaves_four_files_of_strict_json_and_csv(
     assert metrics["perplexity"]["estimate"] == evaluation.metrics["perplexity"]["estimate"]
     assert json.loads((tmp_path / "samples.json").read_text()) == {
         "samples": ["a sample"],
-        "interpolations": [["from", "to"]],
+        "interpolations": [{"first": "a", "last": "b", "decoded": ["from", "to"]}],
         "reconstructions": [{"original": "x", "decoded": ["y", "z"]}],
     }
     table = pd.read_csv(tmp_path / "sentences.csv", na_filter=False)
