@@ -110,7 +110,14 @@ class Target:
         *,
         plate: str | None = None,
     ) -> ProgramTarget:
-        """The target of a Pyro program with continuous latent sites in a plate: see ``sri_pyro.program``."""
+        """The target of a Pyro program with continuous latent sites in a plate: see ``sri_pyro.program``.
+
+        Args:
+            program: A Pyro program.
+            model_args: Its arguments, as a sequence; ``(y,)`` where there is one.
+            model_kwargs: Its keyword arguments.
+            plate: The name of the plate of the latents, where there are several.
+        """
         from sri_pyro.program import target_from_program  # here, because programs make targets
 
         return target_from_program(program, model_args, model_kwargs, plate=plate)

@@ -59,6 +59,7 @@ def show(
     if source is not None:
         print(whole(source, overrides or []), end="")
         return
+    _say("", "Every part with its own defaults. A preset sets some of them otherwise: sri-pyro show default.")
     _say("", f"[top of the file]  {_about(Experiment)}")
     _options(Experiment, set())
     for section, settings in SETTINGS.items():

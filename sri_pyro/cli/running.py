@@ -107,14 +107,13 @@ def _evaluate(run: Path, overrides: Sequence[str], command: Sequence[str]) -> No
             )
         watch(0, total)
 
+    def advanced(done: int) -> None:
+        watch(done, total)
+        if done == total:
+            tell("all sentences are scored; what follows compares them, draws and writes")
+
     with naming(run), sentences_bar() as watch:
-        metrics = evaluate_run(
-            run,
-            overrides,
-            command=command,
-            begun=begun,
-            watch=lambda done: watch(done, total),
-        )
+        metrics = evaluate_run(run, overrides, command=command, begun=begun, watch=advanced)
     for line in readable(metrics):
         print(line)
     print(f"report: {run / 'report.html'}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sri_pyro.cli.running import naming
 from sri_pyro.cli.stopping import INTERRUPTED, console, stopping
 
 if TYPE_CHECKING:
@@ -93,17 +94,14 @@ def _train(
 
         told = Told(cost=begin, watch=watch, should_stop=lambda: bool(stopping))
         try:
-            history = train_run(config, out, resume=resume, command=context.obj, told=told)
+            with naming(out):
+                history = train_run(config, out, resume=resume, command=context.obj, told=told)
         except Stopped:
             again = [*context.obj, *([] if resume else ["--resume"])]
             console.print(
                 f"stopped and saved; continue with: {' '.join(again)}", highlight=False, soft_wrap=True
             )
             raise typer.Exit(INTERRUPTED) from None
-        except OSError as error:
-            if error.strerror is None or error.filename is not None:
-                raise
-            raise OSError(error.errno, error.strerror, str(out)) from None
     best = min(history.of("validation"), key=lambda record: float(record["nll"]))
     print(
         f"trained: {out}; best validation nll {best['nll']:.2f}{_error(best)} nats per sentence, "

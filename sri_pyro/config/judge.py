@@ -151,7 +151,7 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
     """A run's configuration with another evaluation."""
     given: dict[str, Any] = {}
     for text in overrides:
-        given = merged(given, toml.override(text))
+        given = merged(given, toml.nested(*toml.assignment(text)))
     if settled := sorted(set(given) - {"evaluation"}):
         raise ConfigError(
             [
@@ -237,10 +237,15 @@ def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) ->
 
 def readable(metrics: Mapping[str, Any]) -> list[str]:
     """An evaluation as lines to be printed: the verdicts, then the numbers, as the report has them."""
-    verdicts = [f"{verdict.headline} {verdict.evidence}" for verdict in judge(metrics)]
+    verdicts = [
+        f"{verdict.level.upper()}: {verdict.headline} {verdict.evidence}" for verdict in judge(metrics)
+    ]
     rows = headline(metrics)
     width = max(len(row.name) for row in rows) + 2
-    return [*verdicts, "", *(f"{row.name:{width}}{row.value}" for row in rows)]
+    legend = (
+        "± is a standard error, [ ] a 95% interval; KL, information and likelihoods are in nats a sentence"
+    )
+    return [*verdicts, "", *(f"{row.name:{width}}{row.value}" for row in rows), legend]
 
 
 def report_run(folder: Path | str) -> Path:

@@ -40,7 +40,7 @@ WRITTEN_AT_ONCE = 256
 """Sentences that are written as one batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained model, loaded.
 
@@ -59,6 +59,10 @@ class Run:
     model: LatentTextModel
     inference: nn.Module
     vocabulary: Vocabulary
+
+    def __repr__(self) -> str:
+        prior, decoder = self.config.prior.kind, self.config.decoder.kind
+        return f"Run({str(self.folder.path)!r}: {prior} prior, {decoder} decoder, {len(self.vocabulary):,} words)"
 
     @property
     def device(self) -> torch.device:

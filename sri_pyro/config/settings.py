@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -150,7 +150,8 @@ def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Conf
     """Check nested tables, as TOML gives them, and fill in what the preset and the constructors say.
 
     What the user says, in the data and in the overrides, is gathered first and all of it counts. Where it
-    names another ``kind`` than the preset does, the preset's options for it do not apply.
+    names another ``kind`` than the preset does, the preset's options for it do not apply. An override that is a
+    table with a ``kind`` takes the place of all that the data says of that part.
 
     Raises:
         ConfigError: With every problem.
@@ -159,6 +160,9 @@ def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Conf
         >>> config = parse_config({"data": "pcfg", "model": {"prior": {"dim": 8}}}, ["training.epochs=3"])
         >>> config.prior.options["dim"], config.training.options["epochs"], config.inference.kind
         (8, 3, 'short_run')
+        >>> mixture = {"data": "pcfg", "model": {"prior": {"kind": "mixture", "components": 4}}}
+        >>> parse_config(mixture, ['model.prior={kind="standard_normal"}']).prior.kind
+        'standard_normal'
     """
     problems: list[str] = []
     return _on_preset(_gathered(data, overrides, problems), problems)
@@ -185,10 +189,22 @@ def _gathered(data: Mapping[str, Any], overrides: Iterable[str], problems: list[
     """All that a user says as one table; where two say the same option, the later one counts."""
     for text in overrides:
         try:
-            data = merged(data, toml.override(text))
+            path, value = toml.assignment(text)
+            whole = isinstance(value, Mapping) and "kind" in value
+            data = merged(_without(data, path) if whole else data, toml.nested(path, value))
         except ConfigError as error:
             problems += error.problems
     return dict(data)
+
+
+def _without(data: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """Nested tables without the entry at a path."""
+    first, *rest = path
+    if first not in data:
+        return data
+    others = {name: value for name, value in data.items() if name != first}
+    inner = data[first]
+    return others | {first: _without(inner, rest)} if rest and isinstance(inner, Mapping) else others
 
 
 def _on_preset(data: Mapping[str, Any], problems: list[str]) -> Config:

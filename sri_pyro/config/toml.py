@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sri_pyro.config.schema import ConfigError
@@ -61,15 +61,15 @@ def loads(text: str, name: str) -> dict[str, Any]:
         raise ConfigError([f"{name} is not TOML: {error}"]) from None
 
 
-def override(text: str) -> dict[str, Any]:
-    """The table that ``a.b=c`` stands for; c is a TOML value, or a word without quotes.
+def assignment(text: str) -> tuple[list[str], Any]:
+    """Path and value of ``a.b=c``; c is a TOML value, or a word without quotes.
 
     Raises:
         ConfigError: If it is not of that form.
 
     Example:
-        >>> override("model.prior.dim=8"), override("device=cuda:0")
-        ({'model': {'prior': {'dim': 8}}}, {'device': 'cuda:0'})
+        >>> assignment("model.prior.dim=8"), assignment("device=cuda:0")
+        ((['model', 'prior', 'dim'], 8), (['device'], 'cuda:0'))
     """
     key, sign, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
@@ -81,7 +81,17 @@ def override(text: str) -> dict[str, Any]:
         if any(sign in value for sign in "\"'[]{}\n"):
             raise ConfigError([f"--set {parts[-1]}: {value.strip()} is not a TOML value"]) from None
         parsed = value.strip()
-    table: dict[str, Any] = {parts[-1]: parsed}
-    for part in reversed(parts[:-1]):
+    return parts, parsed
+
+
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The table that holds a value at a path.
+
+    Example:
+        >>> nested(["model", "prior", "dim"], 8)
+        {'model': {'prior': {'dim': 8}}}
+    """
+    table: dict[str, Any] = {path[-1]: value}
+    for part in reversed(path[:-1]):
         table = {part: table}
     return table

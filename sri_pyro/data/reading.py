@@ -46,7 +46,8 @@ def read_lines(path: str | Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterat
         with path.open("rb") as raw:
             yield from _lines(path, raw, max_line_bytes)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give a text file, one sentence a line.") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise DataError(f"{path} does not exist{where}; give a text file, one sentence a line.") from None
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(
             f"{path} is damaged gzip ({str(error).rstrip('.')}); make or fetch it again."

@@ -146,7 +146,7 @@ def parse_lines(
         else:
             raise DataError(
                 f"line {number} of {name} has no label and tab, which a labelled text needs; "
-                'write label TAB sentence in every line, or set labelled to "no".'
+                'write label TAB sentence in every line, or in none (with data.labelled = "no" tabs are blanks).'
             )
 
 

@@ -28,6 +28,11 @@ METHODS = {
 """Estimators by the names they have in ``metrics.json``."""
 
 
+IMPOSSIBLE = 4.0
+"""Standard errors below zero at which a KL is known to be wrong by the bias of its entropy; noise alone does that once
+in 30,000 evaluations."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of the headline table: what, how much, and how to take it."""
@@ -59,11 +64,12 @@ def summary(metrics: Mapping[str, Any]) -> str:
         return text + "; a language model, without a code."
     kl = estimate(metrics["kl_posterior_prior"])
     if likelihood_is_trusted(metrics):
-        text += f"; the code holds {kl.value:.2g} nats a sentence"
+        text += f"; KL(posterior ‖ prior) is {kl.value:.2g} nats a sentence"
     for verdict in judge(metrics):
         if (verdict.topic, verdict.level) == ("code", "bad"):
             text += f"; {verdict.headline.rstrip('.')}"
-    return text + f"; {units['count']} of {units['of']} latent units are active."
+    at_least = "at least " if 0 < units["count"] < units["of"] else ""
+    return text + f"; {at_least}{units['count']} of {units['of']} latent units are active."
 
 
 def headline(metrics: Mapping[str, Any]) -> list[Row]:
@@ -119,7 +125,7 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
         else _withheld(of_model),
         _row("KL(short run ‖ prior)", metrics["kl_q_prior"]),
         _row(of_run, metrics["kl_q_posterior"]) if trusted else _withheld(of_run),
-        _row("Mutual information", information, f"cannot exceed log n = {cap:.2f}"),
+        _row("Mutual information, at least", information, f"cannot exceed log n = {cap:.2f}"),
         Row(
             "Active units, corrected",
             f"{units['count']} of {units['of']} [{units['count']}, {units['at_most']}]",
@@ -187,6 +193,13 @@ def with_ends(record: Mapping[str, Any], name: str, form: str) -> str:
 
 def _row(name: str, record: Mapping[str, Any], note: str = "") -> Row:
     found = estimate(record)
+    if found.method == GAUSSIAN_ENTROPY and found.value < -IMPOSSIBLE * found.se:
+        return Row(
+            name,
+            "not known",
+            f"No KL is negative, and the Gaussian entropy of the draws over-states theirs so far that this one comes "
+            f"out at {rounded(found)}.",
+        )
     parts = [note, METHODS.get(found.method, found.method)]
     note = "; ".join(part for part in parts if part)
     value = rounded(found) if math.isfinite(found.value) else "not known"

@@ -27,7 +27,7 @@ class JacobianImportance:
     Costs D gradients more per step. Never a headline.
 
     Attributes:
-        num_samples: S; the authors' release uses 10.
+        num_samples: S, runs for each sentence; the authors' release uses 10.
 
     References:
         Pang et al. (2021), Eqs. 14-18.

@@ -39,7 +39,7 @@ def _require_chains(num_chains: int, dim: int) -> None:
 
 
 class StepSizeTuner:
-    r"""Moves ``inference.step_scale`` every ``every`` weight steps; call it after each one.
+    r"""Moves the scale of a short run's steps every so many weight steps; call it after each one.
 
     Whatever the method finds, the smallest step is held at 0.8 of what the stiffest of the sentences tuned on
     can bear (``stable_scale``), unless ``smallest`` asks for more. That and the logged objective cost two more

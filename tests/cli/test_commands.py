@@ -67,6 +67,7 @@ def test_presets_and_show(say: Say) -> None:
     for word in ("wiring", "num_steps", "prior_share", "(required)", "friction"):
         assert word in shown
     assert shown.startswith(
+        "Every part with its own defaults. A preset sets some of them otherwise: sri-pyro show default.\n"
         "[top of the file]  What concerns the whole run.\n"
         '      preset = "default"  The recipe underneath: decoder wiring, sampler, warm-up, learning rule and '
         "optimiser.\n"

@@ -153,7 +153,7 @@ def test_a_line_without_its_label_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a", ["x\tone", "", "two"])
     message = (
         f"line 3 of {path} has no label and tab, which a labelled text needs; write label TAB sentence "
-        'in every line, or set labelled to "no".'
+        'in every line, or in none (with data.labelled = "no" tabs are blanks).'
     )
     with pytest.raises(DataError, match=sentence(message)):
         TextFile(path=path).load()

@@ -16,8 +16,6 @@ from sri_pyro.evaluation.verdicts.verdict import Verdict
 
 RADIUS_OFF = 0.1
 """Difference of the distribution functions of the radius that samples from the prior will show."""
-RADIUS_BLIND = 0.2
-"""Band of chance beyond which agreement of the radii says nothing."""
 
 
 def aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
@@ -39,13 +37,14 @@ def aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
             "aggregate", "caution", "Codes of sentences do not fill the prior as the prior's own draws do.", found,
             "Sentences sampled from the prior are of codes that training did not see; read them so.",
         )  # fmt: skip
-    band = number(metrics["aggregate"]["posterior"]["band"])
-    if band > RADIUS_BLIND:
+    gap, band = (number(metrics["aggregate"]["posterior"][name]) for name in ("radius_gap", "band"))
+    if gap + band > RADIUS_OFF:
         return Verdict(
-            "aggregate", "info", f"Whether codes fill the prior cannot be told from {n:,} sentences.", found,
-            f"About {math.ceil(n * (band / RADIUS_BLIND) ** 2):,} sentences would show a difference of {RADIUS_BLIND}.",
+            "aggregate", "info", f"Whether codes fill the prior cannot be told from {n:,} sentences.",
+            f"{found} Samples would show a difference of {RADIUS_OFF}, which the band does not exclude.",
+            f"About {_wanted(n, gap, band):,} sentences would tell.",
         )  # fmt: skip
-    if number(metrics["aggregate"]["posterior"]["radius_gap"]) > band:
+    if gap > band:
         found += (
             f" That is more than chance, and less than the {RADIUS_OFF} from which samples would show it."
         )
@@ -73,7 +72,7 @@ def run_aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
     moved = estimate(difference["mean_squared_radius"])
     where = "further in" if moved.value < 0 else "further out"
     found += (
-        f" It differs from the posterior's by up to {gap:.3f} ± {band:.3f}, and the mean of ‖z‖² by {rounded(moved)}, "
+        f" It differs from the posterior's by up to {_banded(difference)}, and the mean of ‖z‖² by {rounded(moved)}, "
         "paired by sentence."
     )
     why = (
@@ -87,6 +86,18 @@ def run_aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
         found,
         why,
     )  # fmt: skip
+
+
+def _wanted(n: int, gap: float, band: float) -> int:
+    """Sentences whose band would decide: beside the limit where the difference is below it, else beside zero."""
+    margin = RADIUS_OFF - gap if gap < RADIUS_OFF else gap
+    return math.ceil(n * (band / max(margin, RADIUS_OFF / 10)) ** 2)
+
+
+def _banded(distance: Mapping[str, Any]) -> str:
+    """A largest difference with its band, which is not the standard error that ± stands for."""
+    gap, band = number(distance["radius_gap"]), number(distance["band"])
+    return f"{gap:.3f} (95% band {max(0.0, gap - band):.3f} to {gap + band:.3f}, simultaneous over radii)"
 
 
 def _outside(metrics: Mapping[str, Any], law: str) -> bool:
@@ -108,6 +119,6 @@ def _in_words(metrics: Mapping[str, Any], law: str, name: str) -> str:
     prior = number(metrics["aggregate"]["prior_mean_squared_radius"])
     return (
         f"Under {name} the distribution of ‖z‖² differs from the prior's by up to "
-        f"{number(distance['radius_gap']):.3f} ± {number(distance['band']):.3f} (95%, simultaneous over radii); "
+        f"{_banded(distance)}; "
         f"its mean is {rounded(estimate(distance['mean_squared_radius']))}, the prior's {prior:.4g}."
     )

@@ -69,7 +69,7 @@ def _code_by_divergence(metrics: Mapping[str, Any], few: bool, active: str) -> V
     if few and interval(estimate(metrics["mutual_information"]))[0] <= 0:
         return _code_not_found(metrics, found)
     return Verdict(
-        "code", "good", f"Not collapsed: the code holds about {kl.value:.1f} nats a sentence.", found,
+        "code", "good", f"Not collapsed: reading a sentence moves its code by {kl.value:.1f} nats.", found,
         f"It sits in few units, or {n:,} sentences are too few to show more of them."
         if few
         else "Read the reconstructions: nats say how much the code holds, and not what.",

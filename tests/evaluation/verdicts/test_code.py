@@ -27,10 +27,15 @@ def test_a_collapsed_model_is_called_collapsed(metrics_of: MetricsOf) -> None:
         (0.30, 0.05, 0, "COLLAPSED: the model ignores its code."),  # upper end 0.398
         (0.30, 0.05, 4, "Nearly collapsed: the code holds next to nothing."),
         (0.45, 0.05, 0, "The code is weak."),  # upper end 0.548: not shown to be below
-        (0.70, 0.05, 4, "Not collapsed: the code holds about 0.7 nats a sentence."),
+        (0.70, 0.05, 4, "Not collapsed: reading a sentence moves its code by 0.7 nats."),
         (0.55, 0.05, 4, "The code is weak."),  # lower end 0.452
         (0.55, 0.30, 4, "Whether the code is collapsed cannot be told from 48 sentences."),  # -0.05 to 1.15
-        (3.00, 0.05, 0, "Not collapsed: the code holds about 3.0 nats a sentence."),  # the short run finds it
+        (
+            3.00,
+            0.05,
+            0,
+            "Not collapsed: reading a sentence moves its code by 3.0 nats.",
+        ),  # the short run finds it
     ],
 )
 def test_collapse_rests_on_the_interval(
@@ -80,7 +85,7 @@ def test_mutual_information_shows_a_code_where_few_sentences_show_no_unit(metric
     metrics["mutual_information"] |= {"value": 0.78, "se": 0.17, "num_samples": 6}
     metrics["kl_posterior_prior"]["num_samples"] = 6
     found = verdict(metrics, "code")
-    assert found.headline == "Not collapsed: the code holds about 1.6 nats a sentence."
+    assert found.headline == "Not collapsed: reading a sentence moves its code by 1.6 nats."
     assert "6 sentences are too few to show more of them." in found.advice
 
 

@@ -14,7 +14,7 @@ def test_a_healthy_model_gets_no_bad_verdict(metrics_of: MetricsOf) -> None:
     found = {each.topic: each for each in judge(metrics_of("healthy"))}
     assert set(found) == {"likelihood", "code", "short_run", "rest", "aggregate", "jensen"}
     assert {each.level for each in found.values()} <= {"good", "info"}, found
-    assert found["code"].headline.startswith("Not collapsed: the code holds about ")
+    assert found["code"].headline.startswith("Not collapsed: reading a sentence moves its code by ")
 
 
 def test_a_language_model_has_no_code(metrics_of: MetricsOf) -> None:
@@ -53,4 +53,4 @@ def test_the_worst_comes_first(metrics_of: MetricsOf) -> None:
     assert (found[0].topic, found[0].level) == ("short_run", "bad")
     good = [each.topic for each in found if each.level == "good"]
     assert good[:2] == ["likelihood", "code"]
-    assert readable(metrics)[0].startswith("The short run is over-confident.")
+    assert readable(metrics)[0].startswith("BAD: The short run is over-confident.")
