@@ -66,6 +66,7 @@ class Chains:
         entropy: Entropy of q, nats, shape [n]: the mean of -log q over chains where the inference has a density,
             else the debiased Gaussian entropy, which over-states it; NaN where neither applies.
         has_density: Whether it is the former, shape [n].
+        halved: Chains that diverged and ran again with shorter steps, shape [n].
     """
 
     z: Tensor
@@ -78,6 +79,22 @@ class Chains:
     cross_entropy: Tensor
     entropy: Tensor
     has_density: Tensor
+    halved: Tensor
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Chains that diverged and ran again with shorter steps: their law is not the one that is reported.
+
+    Attributes:
+        chains: How many.
+        num_chains: Of how many.
+        sentences: Sentences that have one.
+    """
+
+    chains: int
+    num_chains: int
+    sentences: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,7 @@ def run_chains(target: Target, inference: Inference, options: EvaluationOptions)
         cross_entropy=-log_prior.double().mean(0),
         entropy=entropy,
         has_density=torch.full_like(entropy, draws.log_q is not None, dtype=torch.bool),
+        halved=draws.info.get("halved", torch.zeros(z.shape[:2], dtype=torch.bool)).sum(0),
     )
 
 

@@ -13,7 +13,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from sri_pyro.evaluation.chains import HELD_OUT, Chains, EvaluationOptions, StepTrace, run_chains, trace_runs
+from sri_pyro.evaluation.chains import (
+    HELD_OUT,
+    Chains,
+    Divergence,
+    EvaluationOptions,
+    StepTrace,
+    run_chains,
+    trace_runs,
+)
 from sri_pyro.evaluation.evidence import EvidenceEstimator, SentenceEvidence, Weighted, estimate_evidence
 from sri_pyro.evaluation.metrics import (
     EXACT_DENSITY,
@@ -175,6 +183,11 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         "active_units": asdict(units),
         "khat": asdict(Tails.of(column["khat"], column["khat_threshold"])),
         "ess": asdict(Worth.of(column["ess"])),
+        "divergence": asdict(
+            Divergence(
+                int(chains.halved.sum()), units.num_chains * len(table), int((chains.halved > 0).sum())
+            )
+        ),
         "jensen": asdict(check),
         **folding,
     }

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from sri_pyro.evaluation.aggregate import Aggregate
+from sri_pyro.evaluation.chains import Divergence
 from sri_pyro.evaluation.export import Texts
 from sri_pyro.evaluation.latent_space import Settling
 from sri_pyro.evaluation.metrics import Floor, JensenCheck, Perplexity
@@ -30,6 +31,7 @@ METRICS: Final[Mapping[str, type]] = MappingProxyType({
     "khat": Tails,
     "ess": Worth,
     "jensen": JensenCheck,
+    "divergence": Divergence,
 })  # fmt: skip
 """What ``metrics.json`` has of every model."""
 OF_CODES: Final[Mapping[str, type]] = MappingProxyType(

@@ -153,6 +153,14 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
             f"Distribution-free interval, over sentences. Smallest {plain(ess['min'], '.0f')}.",
         ),
     ]
+    if chains := metrics["divergence"]["chains"]:
+        rows.append(
+            Row(
+                "Chains that diverged",
+                f"{chains:,} of {metrics['divergence']['num_chains']:,}",
+                f"They ran again with shorter steps, on {metrics['divergence']['sentences']:,} sentences.",
+            )
+        )
     if folding is not None:
         rows.append(
             Row(

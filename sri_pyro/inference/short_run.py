@@ -97,7 +97,8 @@ class ShortRunLangevin(nn.Module):
 
         Returns:
             Draws with ``info``: ``log_joint`` and ``grad_norm`` at z_0, ..., z_{K-1}, where a gradient was
-            taken, and ``distance`` of z_1, ..., z_K from the start, each [S, B, K]; if asked for, ``path`` and,
+            taken, and ``distance`` of z_1, ..., z_K from the start, each [S, B, K]; ``halved``, which chains ran
+            again with shorter steps, [S, B]; if asked for, ``path`` and,
             for transitions that are maps of z alone, ``step_size`` [S, B, K].
 
         Raises:
@@ -105,6 +106,7 @@ class ShortRunLangevin(nn.Module):
         """
         noise_scale = self.noise(progress)
         halvings = lasting = 0
+        halved = torch.zeros(num_samples, target.batch_size, dtype=torch.bool)
         draws, bad = self._judged_run(target, num_samples, self.step_sizes(), noise_scale, progress)
         while bool(bad.any()):
             if halvings == MOST_HALVINGS:
@@ -120,12 +122,13 @@ class ShortRunLangevin(nn.Module):
             )  # fmt: skip
             halvings += 1
             steps = [0.5**halvings * step for step in self.step_sizes()]
+            halved |= bad.cpu()
             # All run again, for a target cannot be cut; those that had ended well keep their first end.
             again, still_bad = self._judged_run(target, num_samples, steps, noise_scale, progress)
             draws, bad = replaced(draws, again, bad), bad & still_bad
         if progress is not None:
             self.step_scale.mul_(0.5**lasting)
-        return draws
+        return Draws(draws.z, info={**draws.info, "halved": halved})
 
     def _judged_run(
         self,

@@ -132,3 +132,22 @@ def test_refused_sentences_are_named_in_the_summary(run_of: RunOf) -> None:
     metrics["perplexity"] = {**metrics["perplexity"], "estimate": None, "lower": None, "upper": None}
     text = summary(metrics)
     assert text.startswith("No perplexity can be stated: 4 of 48 held-out sentences have no valid estimate")
+
+
+def test_chains_that_diverged_are_told_where_there_are_some(run_of: RunOf) -> None:
+    metrics = dict(load_report_inputs(run_of("healthy")).metrics)
+    assert metrics["divergence"]["chains"] == 0
+    assert metrics["divergence"]["num_chains"] == 48 * metrics["active_units"]["num_chains"]
+    assert "Chains that diverged" not in [row.name for row in headline(metrics)]
+    metrics["divergence"] = {"chains": 7, "num_chains": 3000, "sentences": 2}
+    row = next(row for row in headline(metrics) if row.name == "Chains that diverged")
+    assert (row.value, row.note) == ("7 of 3,000", "They ran again with shorter steps, on 2 sentences.")
+
+
+def test_a_kl_far_below_zero_is_not_a_number_to_print(run_of: RunOf) -> None:
+    """A Gaussian entropy of chains in two heaps over-states theirs; -0.84 ± 0.03 stood in the table once."""
+    metrics = dict(load_report_inputs(run_of("healthy")).metrics)
+    for value, shown in ((-0.84, False), (-0.05, True)):
+        metrics["kl_q_posterior"] = {**metrics["kl_q_posterior"], "value": value, "se": 0.03}
+        row = next(row for row in headline(metrics) if row.name.startswith("KL(short run ‖ posterior)"))
+        assert (row.value != "not known") == shown

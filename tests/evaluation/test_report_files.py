@@ -77,7 +77,10 @@ def test_a_line_that_is_no_record_is_named(
         write_report(folder)
 
 
-NUMBERS = "active_units, ess, jensen, khat, kl_posterior_prior, kl_q_posterior, kl_q_prior, mutual_information, nll, "
+NUMBERS = (
+    "active_units, divergence, ess, jensen, khat, kl_posterior_prior, kl_q_posterior, kl_q_prior, "
+    "mutual_information, nll, "
+)
 
 
 def leaves(record: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

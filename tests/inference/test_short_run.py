@@ -319,3 +319,13 @@ def test_a_run_has_at_least_one_step(num_steps: int) -> None:
     sentence = f"num_steps must be at least 1; got {num_steps}. For draws that do not move use the inference 'prior'."
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         ShortRunLangevin(num_steps)
+
+
+def test_chains_that_ran_again_are_told() -> None:
+    """Oracle: the first run alone, on the same generator. Planted: only those of the last halving are kept."""
+    curvature = torch.tensor([1.0, 5000.0])
+    target = standard_normal_target(lambda z: -0.5 * (curvature - 1) * z.square().sum(-1), 2, 1)
+    halved = ShortRunLangevin(20, UnadjustedLangevin(), ConstantSteps(0.1))(target, 8).info["halved"]
+    assert halved.shape == (8, 2)
+    assert not halved[:, 0].any()
+    assert halved[:, 1].all()
