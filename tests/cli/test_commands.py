@@ -355,3 +355,15 @@ def test_the_module_runs_as_the_script_does() -> None:
         env={**os.environ, "PYTHONWARNINGS": "error"},
     )  # fmt: skip
     assert done.stdout.startswith("default: ")
+
+
+def test_runs_of_other_seeds_are_judged_on_the_same_sentences(say: Say, config: Path, tmp_path: Path) -> None:
+    """Otherwise they could not be compared. Planted: sentences chosen by the run's own seed."""
+    chosen = []
+    for seed in (1, 2):
+        run = tmp_path / str(seed)
+        few = ("--set", f"seed={seed}", "--set", "evaluation.num_sentences=3")
+        assert say("train", config, "--out", run, *few).code == 0
+        assert say("evaluate", run).code == 0
+        chosen.append(pd.read_csv(run / "sentences.csv")["id"].tolist())
+    assert chosen[0] == chosen[1]
