@@ -8,6 +8,8 @@ import pyro
 import pytest
 import torch
 
+from sri_pyro.config.threads import computing_with
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that ``tests.oracles`` is found from any folder
 
 
@@ -26,6 +28,13 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: with several, sums are taken in another order, and steps take other times."""
+    with computing_with(1):
+        yield
 
 
 @pytest.fixture

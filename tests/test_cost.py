@@ -10,6 +10,8 @@ import torch
 from sri_pyro.config import build, cost, load_corpus, parse_config
 from sri_pyro.config.build import Parts
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests that want several threads say so
+
 TINY: dict[str, Any] = {
     "data": {"kind": "pcfg", "num_train": 400, "num_valid": 40, "num_test": 12},
     "model": {"prior": {"dim": 2}, "decoder": {"embedding": 4, "hidden": 6}},
@@ -17,15 +19,6 @@ TINY: dict[str, Any] = {
     "training": {"epochs": 7, "batch_size": 4, "validate_every": 3},
     "validation": {"num_sentences": 20, "num_samples": 8, "pilot_chains": 4, "batch_size": 8},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Several threads are timed twice; the tests that want several say so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

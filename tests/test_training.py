@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from sri_pyro.config import ConfigError, RunFolder, Told, load_run, parse_config
 from sri_pyro.config.settings import Config, merged
 from sri_pyro.data import DataError
 from sri_pyro.training import Stopped
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests that want several threads say so
 
 ROOT = Path(__file__).parents[1]
 RUN: dict[str, Any] = {
@@ -87,14 +89,6 @@ def killed(moment: str, count: int, out: Path, data: Mapping[str, Any], threads:
     """Train in another process, and kill it at the given call of what the moment names."""
     command = [sys.executable, "-c", KILLED, moment, str(count), str(out), json.dumps(data), str(threads)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
