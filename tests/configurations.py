@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sri_pyro.config import ConfigError, parse_config
-from sri_pyro.config.settings import laid_over
+from sri_pyro.config.layers import laid_over
 
 PCFG: dict[str, Any] = {"data": {"kind": "pcfg", "num_train": 40, "num_valid": 12, "num_test": 12}}
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sri_pyro.config import ConfigError, parse_config
-from sri_pyro.config.settings import laid_over
+from sri_pyro.config.layers import laid_over
 
 TUNED: dict[str, Any] = {
     "preset": "paper",

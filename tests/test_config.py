@@ -10,8 +10,8 @@ import torch
 
 from sri_pyro.config import ConfigError, parse_config, read_config
 from sri_pyro.config.build import find_device
+from sri_pyro.config.layers import merged
 from sri_pyro.config.sections import Experiment
-from sri_pyro.config.settings import merged
 from tests.configurations import PCFG, problems
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from sri_pyro.config import ConfigError, parse_config
+from sri_pyro.config.layers import merged
 from sri_pyro.config.schema import keywords
 from sri_pyro.config.sections import SECTIONS
-from sri_pyro.config.settings import merged, overridden_config
+from sri_pyro.config.settings import overridden_config
 from sri_pyro.config.toml import assignment, dumps, nested
 from tests.configurations import PCFG
 

@@ -8,7 +8,7 @@ import torch
 
 from sri_pyro.config import build, load_corpus, parse_config, presets
 from sri_pyro.config.cost import rehearse
-from sri_pyro.config.settings import merged
+from sri_pyro.config.layers import merged
 from sri_pyro.models import LanguageModel
 from sri_pyro.types import Progress
 from tests.configurations import PCFG

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sri_pyro.config import parse_config
+from sri_pyro.config.layers import merged
 from sri_pyro.config.reader import Reader
 from sri_pyro.config.schema import Part, keywords, options_model, trial
 from sri_pyro.config.sections import NESTED, SECTIONS, SETTINGS
-from sri_pyro.config.settings import merged
 from tests.configurations import PCFG, problems
 
 TABLES = [

@@ -20,7 +20,8 @@ import torch
 from sri_pyro import checkpoint
 from sri_pyro.checkpoint import CheckpointError
 from sri_pyro.config import ConfigError, RunFolder, Told, load_run, parse_config, train
-from sri_pyro.config.settings import Config, merged
+from sri_pyro.config.layers import merged
+from sri_pyro.config.settings import Config
 from sri_pyro.data import DataError
 from sri_pyro.training import Stopped
 

@@ -233,10 +233,8 @@ def _tabulate(judge: Callable[..., pd.DataFrame], file: Path, out: Path | None) 
         with stopping(lambda: "stopped; the table that was printed is not whole"):
             frame.to_csv(sys.stdout, index=False)
         return
-    with (
-        naming(out),
-        atomic_path(out) as temporary,
-    ):  # first, so that a place that takes no file costs no work
+    # The file is opened first, so that a place that takes none costs no work.
+    with naming(out), atomic_path(out) as temporary:
         with sentences_bar() as watch:
             frame = judge(file, tell=tell, watch=watch)
         frame.to_csv(temporary, index=False)

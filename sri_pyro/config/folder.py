@@ -24,7 +24,7 @@ from sri_pyro.loop import BEST, HISTORY, LAST
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,11 @@ from sri_pyro.config import toml
 from sri_pyro.config.build import evaluation_section, load_corpus, seed_everything
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.frames import posterior_moments
+from sri_pyro.config.layers import merged
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
-from sri_pyro.config.settings import Config, merged, overridden_config
+from sri_pyro.config.settings import Config, overridden_config
 from sri_pyro.config.threads import computing_with
 from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, Split, in_order
@@ -238,7 +239,7 @@ def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) ->
 def readable(metrics: Mapping[str, Any]) -> list[str]:
     """An evaluation as lines to be printed: the verdicts, then the numbers, as the report has them."""
     verdicts = [
-        f"{verdict.level.upper()}: {verdict.headline} {verdict.evidence}" for verdict in judge(metrics)
+        f"{verdict.mark.upper()}: {verdict.headline} {verdict.evidence}" for verdict in judge(metrics)
     ]
     rows = headline(metrics)
     width = max(len(row.name) for row in rows) + 2

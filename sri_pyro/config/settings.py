@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import Any
 
 from sri_pyro.config import toml
 from sri_pyro.config.agreement import disagreements
+from sri_pyro.config.layers import laid_over, merged, without
 from sri_pyro.config.reader import Reader
 from sri_pyro.config.schema import ConfigError, Part, trial
 from sri_pyro.config.sections import (
@@ -191,20 +192,10 @@ def _gathered(data: Mapping[str, Any], overrides: Iterable[str], problems: list[
         try:
             path, value = toml.assignment(text)
             whole = isinstance(value, Mapping) and "kind" in value
-            data = merged(_without(data, path) if whole else data, toml.nested(path, value))
+            data = merged(without(data, path) if whole else data, toml.nested(path, value))
         except ConfigError as error:
             problems += error.problems
     return dict(data)
-
-
-def _without(data: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
-    """Nested tables without the entry at a path."""
-    first, *rest = path
-    if first not in data:
-        return data
-    others = {name: value for name, value in data.items() if name != first}
-    inner = data[first]
-    return others | {first: _without(inner, rest)} if rest and isinstance(inner, Mapping) else others
 
 
 def _on_preset(data: Mapping[str, Any], problems: list[str]) -> Config:
@@ -231,52 +222,6 @@ def _usable(data: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     problems += [f"section '{name}' must be a table of options; got {shown(data[name])}" for name in refused]
     usable = {name: value for name, value in data.items() if name not in refused}
     return usable | {name: STAND_INS[name] for name in refused if name in STAND_INS}
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the options of ``over`` put in; nothing else of ``base`` is lost. A bare text is a kind.
-
-    Example:
-        >>> merged({"prior": {"kind": "mixture", "components": 4}}, {"prior": {"components": 9}})
-        {'prior': {'kind': 'mixture', 'components': 9}}
-        >>> merged({"decoder": {"hidden": 4}}, {"decoder": "gru"})
-        {'decoder': {'hidden': 4, 'kind': 'gru'}}
-        >>> merged({"decoder": "gru"}, {"decoder": {"hidden": 4}})
-        {'decoder': {'kind': 'gru', 'hidden': 4}}
-    """
-    result = dict(base)
-    for name, new in over.items():
-        old, new = _as_tables(base.get(name), new)
-        both = isinstance(old, Mapping) and isinstance(new, Mapping)
-        result[name] = merged(old, new) if both else new
-    return result
-
-
-def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """As ``merged``, but a table of ``over`` that names another kind takes the place of one in ``base`` that names one.
-
-    Example:
-        >>> laid_over({"prior": {"kind": "mixture", "components": 4}}, {"prior": {"components": 9}})
-        {'prior': {'kind': 'mixture', 'components': 9}}
-        >>> laid_over({"prior": {"kind": "mixture", "components": 4}}, {"prior": "standard_normal"})
-        {'prior': {'kind': 'standard_normal'}}
-    """
-    result = dict(base)
-    for name, new in over.items():
-        old, new = _as_tables(base.get(name), new)
-        both = isinstance(old, Mapping) and isinstance(new, Mapping)
-        same = both and ("kind" not in old or new.get("kind", old["kind"]) == old["kind"])
-        result[name] = laid_over(old, new) if same else new
-    return result
-
-
-def _as_tables(old: Any, new: Any) -> tuple[Any, Any]:
-    """Of a table and a bare text, the text as the table with that kind."""
-    if isinstance(old, Mapping) and isinstance(new, str):
-        return old, {"kind": new}
-    if isinstance(old, str) and isinstance(new, Mapping):
-        return {"kind": old}, new
-    return old, new
 
 
 def _read(data: Mapping[str, Any]) -> tuple[dict[str, Part | None], list[str]]:

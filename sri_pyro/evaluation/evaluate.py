@@ -120,7 +120,8 @@ def evaluate(
         trace = None
         if tracer is not None and options.traced_sentences and target.dim:
             few = first.select(torch.arange(min(options.traced_sentences, len(first)), device=device))
-            trace = trace_runs(model.target(few), tracer, options.traced_chains, evidence[0].log_px)  # type: ignore[operator]
+            traced: Target = model.target(few)  # type: ignore[operator]  # as above
+            trace = trace_runs(traced, tracer, options.traced_chains, evidence[0].log_px)
     return _collect(ids, rows, _join(evidence), _join(proposals), _join(chains), options.num_chains, trace)
 
 

@@ -82,7 +82,7 @@ class Strategy:
         return torch.multinomial(probs, 1).squeeze(-1)
 
 
-class TokenSequence(dist.TorchDistribution):  # type: ignore[misc]
+class TokenSequence(dist.TorchDistribution):  # type: ignore[misc]  # Pyro is not typed
     r"""The law of a sentence given z: an event of T token ids, padded after its end.
 
     .. math:: \log p(x \mid z) = \sum_{t=1}^{|x|} \log p(x_t \mid x_{<t}, z)
@@ -122,7 +122,7 @@ class TokenSequence(dist.TorchDistribution):  # type: ignore[misc]
         """Log p(x | z) in nats, shape batch_shape; any number of tokens may be given."""
         return self.decoder.log_likelihood(self.z, value)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in PyTorch's signature; never changed
         """Ancestral samples, shape sample_shape + batch_shape + [T]."""
         z = self.z.expand(torch.Size(sample_shape) + self.z.shape)
         with torch.no_grad():

@@ -28,3 +28,8 @@ class Verdict:
     headline: str
     evidence: str
     advice: str
+
+    @property
+    def mark(self) -> str:
+        """The level as readers see it, on the page and on the terminal."""
+        return "Note" if self.level == "info" else self.level.capitalize()

@@ -196,7 +196,7 @@ class GRUDecoder(RecurrentDecoder):
         """The hidden state before the first token, [1, N, H]."""
         if self.start is None:
             return z.new_zeros(1, len(z), self.cell.hidden_size)
-        return self.start(z)[None]  # type: ignore[no-any-return]
+        return self.start(z)[None]  # type: ignore[no-any-return]  # a module's call is not typed
 
 
 def initialise(decoder: RecurrentDecoder, how: Initialisation) -> None:

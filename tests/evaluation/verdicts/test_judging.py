@@ -53,4 +53,8 @@ def test_the_worst_comes_first(metrics_of: MetricsOf) -> None:
     assert (found[0].topic, found[0].level) == ("short_run", "bad")
     good = [each.topic for each in found if each.level == "good"]
     assert good[:2] == ["likelihood", "code"]
-    assert readable(metrics)[0].startswith("BAD: The short run is over-confident.")
+    lines = readable(metrics)
+    assert lines[0].startswith("BAD: The short run is over-confident.")
+    # The terminal marks as the page does, which calls "info" a note.
+    marks = [line.split(":")[0] for line in lines[: lines.index("")]]
+    assert marks == [{"info": "NOTE"}.get(each.level, each.level.upper()) for each in found]
