@@ -65,7 +65,7 @@ class AutogradLikelihood:
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(x | z) and its gradient in z."""
-        with evaluating(self.module):
+        with evaluating(self.module), frozen(self.module):
             return value_and_gradient(self.log_likelihood, z)
 
 
@@ -90,6 +90,7 @@ class Target:
             so that no dropout moves the target, be it in the prior; None leaves modes alone.
         select: Maps sentence indices to the target of those alone; None where a target cannot be cut.
         conditioned: log p(x | z) for inference: a decoder's exact fast route, or autograd.
+        log_prior_and_grad: log p(z) and its gradient for inference, both without a graph; None for autograd.
     """
 
     log_prior: Callable[[Tensor], Tensor]
@@ -101,6 +102,7 @@ class Target:
     batch: Batch | None = None
     module: nn.Module | None = None
     select: Callable[[Tensor], Target] | None = None
+    log_prior_and_grad: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     @staticmethod
     def from_program(
@@ -139,10 +141,13 @@ class Target:
             likelihood_power: :math:`\beta`; 1 for the posterior, less on the way of an annealed run.
 
         Raises:
-            RuntimeError: Under ``torch.inference_mode()``, where no gradient can be taken.
+            RuntimeError: Under ``torch.inference_mode()``, where autograd is needed and cannot be had.
         """
         with evaluating(self.module):
-            log_prior, grad_prior = value_and_gradient(self.log_prior, z)
+            if self.log_prior_and_grad is None:
+                log_prior, grad_prior = value_and_gradient(self.log_prior, z)
+            else:
+                log_prior, grad_prior = self.log_prior_and_grad(z)
             log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
         grad = grad_prior + likelihood_power * grad_likelihood
         return JointGradient(log_prior, log_likelihood, grad)
@@ -197,6 +202,8 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple
         z = z.detach().requires_grad_()
         value = function(z)
         # A decoder may leave z unread, as one without latent dimensions does: its gradient is zero.
+        if not value.requires_grad:
+            return value, torch.zeros_like(z)
         (grad,) = torch.autograd.grad(value.sum(), z, materialize_grads=True)
     return value.detach(), grad
 
@@ -210,6 +217,19 @@ def _gradients_allowed() -> Iterator[None]:
         )
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         yield
+
+
+@contextmanager
+def frozen(module: nn.Module | None) -> Iterator[None]:
+    """Let no parameter require a gradient for a while: autograd would compute the weights' along with that of z."""
+    learned = [] if module is None else [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in learned:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learned:
+            weight.requires_grad_()
 
 
 @contextmanager

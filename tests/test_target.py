@@ -42,6 +42,7 @@ TARGETS = {
         for prior in PRIORS
     },
 }
+WRITTEN_OUT = "lstm standard_normal"
 
 
 @pytest.fixture(params=TARGETS)
@@ -123,12 +124,23 @@ def test_no_grad_is_respected_and_overruled(target: Target) -> None:
     assert torch.equal(hessian, target.hessian(z))
 
 
-def test_inference_mode_is_refused_with_a_reason(target: Target) -> None:
+@pytest.mark.parametrize("name", TARGETS)
+def test_inference_mode_is_refused_where_autograd_is_needed(name: str) -> None:
+    target = TARGETS[name]()
     z = points(target)
-    calls = (target.value_and_grad, target.hessian, lambda z: target.hessian_vector_product(z, z))
-    for call in calls:
+    calls = [target.hessian, lambda z: target.hessian_vector_product(z, z)]
+    for call in calls + [target.value_and_grad] * (name != WRITTEN_OUT):
         with torch.inference_mode(), pytest.raises(RuntimeError, match=INFERENCE_MODE):
             call(z)
+
+
+def test_gradients_that_are_written_out_need_no_autograd() -> None:
+    target = TARGETS[WRITTEN_OUT]()
+    z = points(target)
+    with torch.inference_mode():
+        found = target.value_and_grad(z)
+    for ours, theirs in zip(found, target.value_and_grad(z), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_values_work_under_inference_mode(target: Target) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+
+from sri_pyro.target import value_and_gradient
+
+LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Prior(nn.Module, ABC):
@@ -21,6 +26,10 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def forward(self) -> dist.TorchDistribution:
         """The distribution at the current weights, without batch axes."""
+
+    def log_prob_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(z) in nats [...] and its gradient in z [..., D], without a graph; here by autograd."""
+        return value_and_gradient(lambda z: self().log_prob(z), z)
 
 
 def _require_dim(dim: int, least: int) -> int:
@@ -52,6 +61,11 @@ class StandardNormal(Prior):
     def forward(self) -> dist.TorchDistribution:
         """N(0, I)."""
         return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+
+    def log_prob_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`-(\lVert z \rVert^2 + D \log 2\pi)/2` and :math:`-z`."""
+        z = z.detach()
+        return -0.5 * (z.square().sum(-1) + self.dim * LOG_TWO_PI), -z
 
 
 class GaussianMixture(Prior):

@@ -119,6 +119,7 @@ class LatentTextModel(nn.Module):
             module=module,
             select=select,
             conditioned=fast or AutogradLikelihood(log_likelihood, module),
+            log_prior_and_grad=self.prior.log_prob_and_grad,
         )
 
 

@@ -57,8 +57,11 @@ class Decoder(nn.Module, ABC):
 
     def predict(self, output: nn.Linear, hidden: Tensor) -> Tensor:
         """Logits of every token that can follow; ``PAD`` and ``BOS`` cannot, neither scored nor sampled."""
-        bias = self.unpredictable if output.bias is None else output.bias + self.unpredictable
-        return F.linear(hidden, output.weight, bias)
+        return F.linear(hidden, output.weight, self.output_bias(output))
+
+    def output_bias(self, output: nn.Linear) -> Tensor:
+        """The bias of every token's logit, [V]: -inf for what cannot follow."""
+        return self.unpredictable if output.bias is None else output.bias + self.unpredictable
 
     def draw_masks(self, tokens: Tensor) -> Masks:
         """Dropout for one pass over tokens [N, T]; nothing is dropped in eval mode, or without a rate."""

@@ -1,64 +1,35 @@
 r"""The exact fast route of the LSTM decoder: log p(x | z) and its z-gradient, weights fixed.
 
-Three ideas. What does not depend on z is computed once per batch. The softmax gradient is attention
-over the vocabulary, :math:`\partial \log p(y \mid h)/\partial h = w_y - \mathbb{E}_{v \sim p}[w_v]`, so a
-fused kernel computes it and no token-by-vocabulary tensor is stored. The reverse pass is written out and
-computes no weight gradient.
+What does not depend on z is computed once per batch. The softmax gradient is attention over the vocabulary
+(``vocabulary``). The reverse pass is written out and computes no weight gradient. Sentences are sorted by length,
+longest first, so that the chains that are still under way at a token are the first rows of every matrix and no
+padded token is ever computed.
 
-Axes: S draws, B sentences, T tokens, D latent dimensions, H hidden units, V words. Inside a step,
-matrices are (features, S B), so that weights multiply from the left.
+Axes: S draws, B sentences, T tokens, D latent dimensions, H hidden units, V words; N real tokens of the batch, those
+of one time step side by side; R = S B rows, the draws of a sentence side by side. Gate columns are in the order of
+``cells``: input, forget, output, candidate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sri_pyro.models.decoders.cells import cells_for
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
 from sri_pyro.models.decoders.inputs import require_tokens, shifted
+from sri_pyro.models.decoders.vocabulary import vocabulary_attention
 from sri_pyro.types import PAD, Batch
 
 if TYPE_CHECKING:
     from sri_pyro.models.decoders.recurrent import LSTMDecoder
 
-ROWS_PER_CHUNK = 4096
-"""Tokens whose logits exist at once where the fused kernel is not to be had."""
-
-
-def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Mean output weight under the softmax, and its log-normaliser, for every hidden state.
-
-    .. math:: \bar w(h) = \sum_v \operatorname{softmax}(W h + b)_v\, w_v, \qquad
-              \ell(h) = \log \sum_v e^{w_v \cdot h + b_v}
-
-    Returns:
-        :math:`\bar w`, shape [N, H], and :math:`\ell`, shape [N].
-    """
-    if not len(h_NH):
-        return torch.zeros_like(h_NH), h_NH.new_zeros(
-            0
-        )  # the fused kernel would divide by the number of rows
-    if h_NH.device.type == "cpu":
-        # The fused CPU kernel gives the log-normaliser along with the mean; the public wrapper drops it.
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            h_NH[None, None],
-            weight_VH[None, None],
-            weight_VH[None, None],
-            attn_mask=bias_V.expand(1, 1, len(h_NH), -1),
-            scale=1.0,
-        )
-        return out[0, 0], lse.reshape(-1)
-    means, normalisers = [], []
-    for chunk in torch.split(h_NH, ROWS_PER_CHUNK):
-        logits = torch.addmm(bias_V, chunk, weight_VH.T)
-        lse = logits.logsumexp(-1)
-        means.append((logits - lse[:, None]).exp_() @ weight_VH)
-        normalisers.append(lse)
-    return torch.cat(means), torch.cat(normalisers)
+BUDGET = 128 * 2**20
+"""Bytes that a pass may keep for its reverse; more draws than fit go in several passes, one draw always fits."""
 
 
 def versions(weights: Iterable[Tensor]) -> tuple[int, ...]:
@@ -69,21 +40,63 @@ def versions(weights: Iterable[Tensor]) -> tuple[int, ...]:
     return tuple(0 if weight.is_inference() else weight._version for weight in weights)
 
 
+class Pass(NamedTuple):
+    """What a forward pass leaves.
+
+    Attributes:
+        hidden: States at every token, shape [N S, H].
+        gates: Activations of every time step, shape [rows, 4H]; those and the following only if kept.
+        cells: Their cells, shape [rows, H].
+        squashed: The hyperbolic tangents of these.
+        start: The first hidden state and cell, each [R, H].
+    """
+
+    hidden: Tensor
+    gates: list[Tensor]
+    cells: list[Tensor]
+    squashed: list[Tensor]
+    start: tuple[Tensor, Tensor]
+
+
 @dataclass(frozen=True)
 class ConditionedLSTM:
     """One batch's log p(x | z) as a function of z alone; ``build`` makes it from a decoder.
 
-    Gate rows are in PyTorch's order: input, forget, cell, output. Some weights are copied here and others
-    are not, so that it serves the weights it was built from and refuses once they have changed.
+    Some weights are copied here and others are not, so that it serves the weights it was built from and refuses once
+    they have changed.
+
+    Attributes:
+        order_B: Sentences, longest first.
+        place_B: Where each sentence stands among the sorted ones.
+        counts: How many of them have a token at each time step.
+        sentence_N: Which of the sorted sentences each token belongs to.
+        token_gates_NG: Inputs of the gates from words and biases.
+        recurrent_HG: From the hidden state to the gates.
+        reverse_GH: Its transpose; both lie in memory as matrix products want them.
+        code_to_gates_GD: From z to the gates.
+        code_to_start_HD: From z to the first state.
+        start_bias_H: Bias there.
+        hidden_wiring: Whether z starts the hidden state, or the cell.
+        target_weight_NH: Output weights of the words that came.
+        target_bias_N: Their biases.
+        output_weight_VH: Of all words.
+        output_bias_V: Of all words.
+        state_mask_NH: Dropout of hidden states.
+        weights: The decoder's.
+        versions: Theirs, when this was made.
     """
 
-    token_gates_TGB: Tensor
-    recurrent_GH: Tensor
+    order_B: Tensor
+    place_B: Tensor
+    counts: tuple[int, ...]
+    sentence_N: Tensor
+    token_gates_NG: Tensor
+    recurrent_HG: Tensor
+    reverse_GH: Tensor
     code_to_gates_GD: Tensor
     code_to_start_HD: Tensor
     start_bias_H: Tensor
     hidden_wiring: bool
-    real_TB: Tensor
     target_weight_NH: Tensor
     target_bias_N: Tensor
     output_weight_VH: Tensor
@@ -96,53 +109,67 @@ class ConditionedLSTM:
     @torch.no_grad()
     def build(cls, decoder: LSTMDecoder, batch: Batch, masks: Masks = NOTHING_DROPPED) -> ConditionedLSTM:
         """Everything that does not depend on z: token-side gate inputs and target rows."""
-        cell, output = decoder.cell, decoder.output
-        weights = {name: parameter.detach() for name, parameter in cell.named_parameters()}
-        bias = decoder.unpredictable if output.bias is None else output.bias + decoder.unpredictable
         require_tokens(batch.tokens, decoder.vocab_size)
-        width = decoder.embedding.embedding_dim
-        tokens_TB = batch.tokens.T
-        words_BTE = times(decoder.embedding(masks.read(shifted(batch.tokens))), masks.words)
-        input_weight = weights["weight_ih_l0"]
-        gates = words_BTE.transpose(0, 1) @ input_weight[:, :width].T
-        gates += weights["bias_ih_l0"] + weights["bias_hh_l0"]
+        cell, output, start = decoder.cell, decoder.output, decoder.start
+        order = torch.argsort(batch.lengths, descending=True, stable=True)
+        tokens_TB = batch.tokens[order].T
         real = tokens_TB != PAD
         targets = tokens_TB[real]
-        hidden = cell.hidden_size
-        start = decoder.start
+
+        def packed(values_BT: Tensor) -> Tensor:
+            """The real tokens' rows, time step after time step."""
+            return values_BT[order].transpose(0, 1)[real]
+
+        words = times(
+            decoder.embedding(packed(masks.read(shifted(batch.tokens)))),
+            None if masks.words is None else packed(masks.words),
+        )
+        gates = {name: regrouped(weight.detach()) for name, weight in cell.named_parameters()}
+        input_GE, recurrent_GH = gates["weight_ih_l0"], gates["weight_hh_l0"]
+        bias_G = gates["bias_ih_l0"] + gates["bias_hh_l0"]
+        width = decoder.embedding.embedding_dim
+        bias_V = decoder.output_bias(output)
         start_bias = None if start is None else start.bias
         return cls(
-            token_gates_TGB=gates.mT.contiguous(),
-            recurrent_GH=weights["weight_hh_l0"],
-            code_to_gates_GD=input_weight[:, width:].contiguous(),
-            code_to_start_HD=gates.new_zeros(hidden, 0) if start is None else start.weight.detach(),
-            start_bias_H=gates.new_zeros(hidden) if start_bias is None else start_bias,
+            order_B=order,
+            place_B=torch.argsort(order),
+            counts=tuple(count for count in real.sum(1).tolist() if count),
+            sentence_N=torch.arange(len(batch), device=order.device).expand(real.shape)[real],
+            token_gates_NG=torch.addmm(bias_G, words, input_GE[:, :width].T),
+            recurrent_HG=recurrent_GH.T.contiguous(),
+            reverse_GH=recurrent_GH,
+            code_to_gates_GD=input_GE[:, width:].contiguous(),
+            code_to_start_HD=words.new_zeros(cell.hidden_size, 0) if start is None else start.weight.detach(),
+            start_bias_H=words.new_zeros(cell.hidden_size) if start_bias is None else start_bias.detach(),
             hidden_wiring=decoder.wiring == "hidden",
-            real_TB=real,
             target_weight_NH=output.weight.detach()[targets],
-            target_bias_N=bias[targets],
+            target_bias_N=bias_V[targets],
             output_weight_VH=output.weight.detach(),
-            output_bias_V=bias,
+            output_bias_V=bias_V,
+            state_mask_NH=None if masks.states is None else packed(masks.states),
             weights=tuple(decoder.parameters()),
             versions=versions(decoder.parameters()),
-            state_mask_NH=None if masks.states is None else masks.states.transpose(0, 1)[real],
         )
 
     @torch.no_grad()
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
         self._require_same_weights()
-        hidden, _ = self._forward(z, keep=False)
-        log_probs, _ = self._score(hidden, z.shape[0])
-        return log_probs
+        return torch.cat(
+            [self._score(self.run(part, keep=False).hidden, len(part))[0] for part in self._parts(z)]
+        )
 
     @torch.no_grad()
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]."""
         self._require_same_weights()
-        hidden, saved = self._forward(z, keep=True)
-        log_probs, hidden_grad = self._score(hidden, z.shape[0])
-        return log_probs, self._backward(hidden_grad, saved, z.shape)
+        values, grads = [], []
+        for part in self._parts(z):
+            run = self.run(part, keep=True)
+            log_probs, hidden_grad = self._score(run.hidden, len(part))
+            values.append(log_probs)
+            grads.append(self._reverse(hidden_grad, run, part.shape))
+        return torch.cat(values), torch.cat(grads)
 
     def _require_same_weights(self) -> None:
         if versions(self.weights) != self.versions:
@@ -151,71 +178,88 @@ class ConditionedLSTM:
                 "model.target(batch) after each weight step."
             )
 
-    def _start(self, z_DN: Tensor) -> tuple[Tensor, Tensor]:
-        state = torch.addmm(self.start_bias_H[:, None], self.code_to_start_HD, z_DN)
-        if self.hidden_wiring:
-            return state, torch.zeros_like(state)
-        return torch.tanh(state), state
+    def _parts(self, z: Tensor) -> Iterable[Tensor]:
+        """Draws cut into passes whose memory is bounded."""
+        per_draw = len(self.sentence_N) * 7 * len(self.recurrent_HG) * z.element_size()
+        return torch.split(z, max(1, BUDGET // per_draw))
 
-    def _forward(self, z: Tensor, keep: bool) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        """Hidden states [T, H, N], and what the reverse pass needs of every step."""
-        num_draws, batch, dim = z.shape
-        z_DN = z.reshape(num_draws * batch, dim).T
-        code_gates = self.code_to_gates_GD @ z_DN
-        h, c = self._start(z_DN)
-        saved: list[tuple[Tensor, ...]] = [(h, c)] if keep else []
-        states = []
-        for token_gates in self.token_gates_TGB:
-            gates = torch.addmm(code_gates, self.recurrent_GH, h)
-            gates.view(-1, num_draws, batch).add_(token_gates[:, None])
-            i, f, g, o = gates.chunk(4)
-            i, f, g, o = i.sigmoid_(), f.sigmoid_(), g.tanh_(), o.sigmoid_()
-            new_c = torch.addcmul(f * c, i, g)
-            squashed = new_c.tanh()
-            if keep:
-                saved.append((i, f, g, o, c, squashed))
-            h, c = o * squashed, new_c
-            states.append(h)
-        return torch.stack(states), saved
+    def rows(self, z: Tensor) -> Tensor:
+        """Codes [S, B, D] in the order of rows, [R, D]."""
+        return z[:, self.order_B].transpose(0, 1).flatten(0, 1)
 
-    def _score(self, hidden_THN: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
-        """Log-likelihoods [S, B] and their gradient in the hidden states [T, H, N]."""
-        length, units, columns = hidden_THN.shape
-        by_token = hidden_THN.view(length, units, num_draws, -1).permute(0, 3, 2, 1)
+    def unsorted(self, values_RK: Tensor, num_draws: int) -> Tensor:
+        """Rows [R, K] back in the order of draws and sentences, [S, B, K]."""
+        by_sentence = values_RK.view(len(self.place_B), num_draws, values_RK.shape[1])
+        return by_sentence[self.place_B].transpose(0, 1)
+
+    def run(self, z: Tensor, keep: bool) -> Pass:
+        """Hidden states at every token, and what the reverse pass needs if it is wanted."""
+        num_draws, cells = len(z), cells_for(z)
+        z_RD = self.rows(z)
+        code = z_RD @ self.code_to_gates_GD.T
+        state = torch.addmm(self.start_bias_H, z_RD, self.code_to_start_HD.T)
+        h, c = (state, torch.zeros_like(state)) if self.hidden_wiring else (state.tanh(), state)
+        units = state.shape[1]
+        hidden = z.new_empty(len(self.sentence_N) * num_draws, units)
+        gates, cell, squashed = (self._room(z, keep, width) for width in (4 * units, units, units))
+        start = (h, c)
+        words = torch.split(self.token_gates_NG, self.sizes(1))
+        states = torch.split(hidden, self.sizes(num_draws))
+        for t, word in enumerate(words):
+            if len(gates[t]) < len(h):  # the shortest sentences have ended
+                h, c, code = (rows[: len(gates[t])] for rows in (h, c, code))
+            torch.mm(h, self.recurrent_HG, out=gates[t])
+            cells.forward(gates[t], word, code, c, cell[t], squashed[t], states[t])
+            h, c = states[t], cell[t]
+        return Pass(hidden, gates, cell, squashed, start)
+
+    def sizes(self, num_draws: int) -> list[int]:
+        """Rows of every time step."""
+        return [count * num_draws for count in self.counts]
+
+    def _room(self, z: Tensor, keep: bool, width: int) -> list[Tensor]:
+        """Room for rows of every time step: all of them to be kept, or two in turn."""
+        sizes = self.sizes(len(z))
+        if keep:
+            return list(torch.split(z.new_empty(sum(sizes), width), sizes))
+        turns = z.new_empty(2, sizes[0], width)
+        return [turns[t % 2, :size] for t, size in enumerate(sizes)]
+
+    def _score(self, hidden: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
+        """Log-likelihoods [S, B] and their gradient in the hidden states [N S, H]."""
+        units = hidden.shape[1]
+        by_token = hidden.view(-1, num_draws, units)
         mask = None if self.state_mask_NH is None else self.state_mask_NH[:, None]
-        rows = times(by_token[self.real_TB], mask)  # [real tokens, S, H]
-        flat = rows.reshape(-1, units)
-        mean_weight, normaliser = vocabulary_attention(flat, self.output_weight_VH, self.output_bias_V)
-        logit = torch.einsum("nsh,nh->ns", rows, self.target_weight_NH) + self.target_bias_N[:, None]
-        log_probs = rows.new_zeros(length, by_token.shape[1], num_draws)
-        log_probs[self.real_TB] = logit - normaliser.view(-1, num_draws)
-        grad = rows.new_zeros(by_token.shape)
-        grad[self.real_TB] = times(self.target_weight_NH[:, None] - mean_weight.view(rows.shape), mask)
-        return log_probs.sum(0).T, grad.permute(0, 3, 2, 1).reshape(length, units, columns)
+        states = times(by_token, mask)
+        mean_weight, normaliser = vocabulary_attention(
+            states.view(-1, units), self.output_weight_VH, self.output_bias_V
+        )
+        target = self.target_weight_NH[:, None]
+        log_probs = (states * target).sum(-1) + self.target_bias_N[:, None] - normaliser.view(-1, num_draws)
+        sums = log_probs.new_zeros(len(self.order_B), num_draws).index_add_(0, self.sentence_N, log_probs)
+        slope = times(target - mean_weight.view(by_token.shape), mask)
+        return self.unsorted(sums.view(-1, 1), num_draws)[..., 0], slope.view(-1, units)
 
-    def _backward(
-        self, hidden_grad_THN: Tensor, saved: list[tuple[Tensor, ...]], shape: torch.Size
-    ) -> Tensor:
-        """Pull the gradient in the hidden states back to z [S, B, D]."""
-        dh: Tensor = torch.zeros_like(hidden_grad_THN[0])
-        dc = torch.zeros_like(dh)
-        gate_sum = dh.new_zeros(4 * dh.shape[0], dh.shape[1])
-        for t in range(len(hidden_grad_THN) - 1, -1, -1):
-            i, f, g, o, c, squashed = saved[t + 1]
-            dh = dh + hidden_grad_THN[t]
-            dc = torch.addcmul(dc, dh * o, 1 - squashed * squashed)
-            gates = torch.cat(
-                [
-                    dc * g * i * (1 - i),
-                    dc * c * f * (1 - f),
-                    dc * i * (1 - g * g),
-                    dh * squashed * o * (1 - o),
-                ]
-            )
-            gate_sum += gates
-            dc = dc * f
-            dh = self.recurrent_GH.T @ gates
-        h0, _ = saved[0]
-        start = dh if self.hidden_wiring else dc + dh * (1 - h0 * h0)
-        grad = torch.addmm(self.code_to_start_HD.T @ start, self.code_to_gates_GD.T, gate_sum)
-        return grad.T.reshape(shape)
+    def _reverse(self, hidden_grad: Tensor, run: Pass, shape: torch.Size) -> Tensor:
+        """Pull the gradient in the hidden states back to z [S, B, D]; what the pass has kept is used up."""
+        cells, (h0, c0) = cells_for(hidden_grad), run.start
+        later, cell_grad = torch.zeros_like(h0), torch.zeros_like(h0)
+        gate_sum = h0.new_zeros(len(h0), 4 * h0.shape[1])
+        slopes = torch.split(hidden_grad, self.sizes(shape[0]))
+        for t in range(len(slopes) - 1, -1, -1):
+            gates, before = run.gates[t], run.cells[t - 1] if t else c0
+            active = len(gates)
+            cells.reverse(
+                gates, before[:active], run.squashed[t], slopes[t],
+                later[:active], cell_grad[:active], gate_sum[:active],
+            )  # fmt: skip
+            torch.mm(gates, self.reverse_GH, out=later[:active])
+        start = later if self.hidden_wiring else cell_grad + later * (1 - h0 * h0)
+        grad = torch.addmm(start @ self.code_to_start_HD, gate_sum, self.code_to_gates_GD)
+        return self.unsorted(grad, shape[0])
+
+
+def regrouped(weight: Tensor) -> Tensor:
+    """Gate rows in the order of ``cells``, from PyTorch's input, forget, candidate, output."""
+    into, forget, candidate, out = weight.chunk(4)
+    return torch.cat([into, forget, out, candidate])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, factors, times
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
 from sri_pyro.models.decoders.inputs import shifted
+from sri_pyro.models.decoders.vocabulary import token_log_probs
 from sri_pyro.target import ConditionedLikelihood
 from sri_pyro.types import PAD, Batch
 
@@ -76,10 +76,10 @@ class RecurrentDecoder(Decoder):
         states, _ = self.cell(torch.cat([words, codes], -1), self.begin(z))
         states = times(states, masks.states)
         real = tokens != PAD
-        logits = self.predict(self.output, states[real])
-        log_probs = z.new_zeros(tokens.shape)
-        log_probs[real] = -F.cross_entropy(logits, tokens[real], reduction="none")
-        return log_probs
+        scores = token_log_probs(
+            states[real], self.output.weight, self.output_bias(self.output), tokens[real]
+        )
+        return z.new_zeros(tokens.shape).masked_scatter(real, scores)
 
     def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
         """One token further."""

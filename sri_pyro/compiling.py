@@ -1,0 +1,111 @@
+"""C sources of this package, compiled on first use where there is a compiler, and kept for later processes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sri_pyro.writing import atomic_path
+
+log = logging.getLogger(__name__)
+
+SWITCH = "SRI_PYRO_COMPILE"
+"""Environment variable; at ``0`` nothing is compiled or loaded, and PyTorch's operations do everything."""
+# Without -ffast-math, which would link code that changes how the whole process rounds small numbers.
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-shared",
+    "-fPIC",
+)
+TIMEOUT_S = 60
+
+
+@functools.cache
+def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
+    """The functions of a C file, compiled for this processor; None without a compiler, or if it fails.
+
+    The library is kept in ``$XDG_CACHE_HOME/sri_pyro`` (``~/.cache/sri_pyro``) under a digest of all that
+    determines it: source, compiler, flags and processor. Where that folder cannot be written it is made for this
+    process alone.
+
+    Args:
+        source: The C file.
+        definitions: Preprocessor definitions, such as ``REAL=float``.
+    """
+    compiler = _compiler()
+    if os.environ.get(SWITCH) == "0" or compiler is None:
+        return None
+    options = [*FLAGS, *(f"-D{definition}" for definition in definitions)]
+    try:
+        key = _digest(source, compiler, options)
+        kept = _folder() / f"{source.stem}-{key}.so"
+        if not kept.exists():
+            _compile(compiler, options, source, kept)
+        return ctypes.CDLL(str(kept))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("%s is not compiled (%s); PyTorch's own operations are used.", source.name, error)
+        return None
+
+
+def _compiler() -> str | None:
+    """``$CC``, or the first usual one on the path."""
+    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def _digest(source: Path, compiler: str, options: list[str]) -> str:
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, check=True, timeout=TIMEOUT_S
+    ).stdout
+    parts = [
+        source.read_bytes(),
+        compiler.encode(),
+        version,
+        " ".join(options).encode(),
+        _processor().encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """What -march=native stands for: a home folder may be shared by different machines."""
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        lines = facts.read_text(errors="replace").splitlines()
+        wanted = ("model name", "flags", "Features", "CPU part")
+        return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _folder() -> Path:
+    """Where libraries are kept, readable by their owner alone; a temporary folder where that cannot be."""
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sri_pyro"
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = not hasattr(os, "getuid") or place.stat().st_uid == os.getuid()
+        if mine and os.access(place, os.W_OK):
+            return place
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="sri_pyro-"))
+
+
+def _compile(compiler: str, options: list[str], source: Path, kept: Path) -> None:
+    """Build beside the place and move there, so that no process loads half a library."""
+    with atomic_path(kept) as temporary:
+        command = [compiler, *options, "-o", str(temporary), str(source), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        if done.returncode:
+            raise OSError(f"{compiler} ended with {done.returncode}: {done.stderr.strip()[:500]}")

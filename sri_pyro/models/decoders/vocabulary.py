@@ -1,0 +1,108 @@
+r"""The output layer without a token-by-vocabulary tensor: softmax means, normalisers and log-probabilities.
+
+The gradient of a softmax layer is attention over the vocabulary,
+:math:`\partial \log p(y \mid h)/\partial h = w_y - \mathbb{E}_{v \sim p}[w_v]`, so that a fused kernel gives it.
+Axes: N hidden states, H units, V words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 4_000_000
+"""Logits that exist at once, where any do: 16 MB in single precision."""
+FEW_ROWS = 256
+WIDE = 1024
+"""From this many units on, two matrix products and a softmax between them outrun the fused kernel of the CPU,
+if a chunk has at least ``FEW_ROWS`` rows."""
+
+
+def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Mean output weight under the softmax, and its log-normaliser, for every hidden state.
+
+    .. math:: \bar w(h) = \sum_v \operatorname{softmax}(W h + b)_v\, w_v, \qquad
+              \ell(h) = \log \sum_v e^{w_v \cdot h + b_v}
+
+    Returns:
+        :math:`\bar w`, shape [N, H], and :math:`\ell`, shape [N].
+    """
+    if not len(h_NH):  # the fused kernel would divide by the number of rows
+        return torch.zeros_like(h_NH), h_NH.new_zeros(0)
+    chunked = h_NH.shape[1] >= WIDE and len(weight_VH) * FEW_ROWS <= CHUNK
+    if h_NH.device.type == "cpu" and not chunked:
+        # The fused CPU kernel gives the log-normaliser along with the mean; the public wrapper drops it.
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            h_NH[None, None],
+            weight_VH[None, None],
+            weight_VH[None, None],
+            attn_mask=bias_V.expand(1, 1, len(h_NH), -1),
+            scale=1.0,
+        )
+        return out[0, 0], lse.reshape(-1)
+    mean, normaliser = torch.empty_like(h_NH), h_NH.new_empty(len(h_NH))
+    for rows, logits in _logits(h_NH, weight_VH, bias_V):
+        top = logits.amax(-1, keepdim=True)
+        total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+        torch.mm(logits, weight_VH, out=mean[rows])
+        mean[rows] /= total
+        normaliser[rows] = (top + total.log())[:, 0]
+    return mean, normaliser
+
+
+def token_log_probs(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
+    r""":math:`\log \operatorname{softmax}(W h + b)_y` of one target word for every hidden state, nats, shape [N].
+
+    Differentiable in h, W and b, once without a tensor of shape [N, V], and again at the price of one.
+    """
+    log_probs: Tensor = _TokenLogProbs.apply(h_NH, weight_VH, bias_V, targets_N)  # type: ignore[no-untyped-call]
+    return log_probs
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Log-probabilities whose backward computes the logits anew, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        mean, normaliser = vocabulary_attention(h, weight, bias)
+        target_weight = weight[targets]
+        ctx.save_for_backward(h, weight, bias, targets, normaliser, target_weight - mean)
+        return (h * target_weight).sum(-1) + bias[targets] - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        h, weight, bias, targets, normaliser, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the graph of a second derivative is wanted
+            wanted = [x for x, needed in zip((h, weight, bias), ctx.needs_input_grad, strict=False) if needed]
+            log_probs = _plain(h, weight, bias, targets)
+            grads = iter(torch.autograd.grad(log_probs, wanted, grad, create_graph=True))
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None
+        of_h = grad[:, None] * slope if ctx.needs_input_grad[0] else None
+        of_weight = of_bias = None
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+            for rows, logits in _logits(h, weight, bias):
+                # -g p: the words' shares of each row's gradient.
+                shares = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
+                of_weight.addmm_(shares.T, h[rows])
+                of_bias += shares.sum(0)
+            of_weight.index_add_(0, targets, grad[:, None] * h)
+            of_bias.index_add_(0, targets, grad)
+        return of_h, of_weight, of_bias, None
+
+
+def _plain(h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    return -F.cross_entropy(F.linear(h, weight, bias), targets, reduction="none")
+
+
+def _logits(h: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Logits of as many rows as ``CHUNK`` allows, in a buffer that is used again."""
+    step = max(1, CHUNK // len(weight))
+    buffer = h.new_empty(min(step, len(h)), len(weight))
+    for start in range(0, len(h), step):
+        rows = slice(start, min(start + step, len(h)))
+        yield rows, torch.addmm(bias, h[rows], weight.T, out=buffer[: rows.stop - rows.start])
