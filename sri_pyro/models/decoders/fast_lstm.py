@@ -21,8 +21,9 @@ from torch import Tensor
 
 from sri_pyro.models.decoders.cells import cells_for
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
+from sri_pyro.models.decoders.frozen_tail import Softmax
 from sri_pyro.models.decoders.inputs import require_tokens, shifted
-from sri_pyro.models.decoders.vocabulary import vocabulary_attention
+from sri_pyro.models.decoders.vocabulary import log_normaliser, vocabulary_attention
 from sri_pyro.types import PAD, Batch
 
 if TYPE_CHECKING:
@@ -155,21 +156,30 @@ class ConditionedLSTM:
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
         self._require_same_weights()
-        return torch.cat(
-            [self._score(self.run(part, keep=False).hidden, len(part))[0] for part in self._parts(z)]
-        )
+        values = []
+        for part in self._parts(z):
+            states = self._masked(self.run(part, keep=False).hidden, len(part))
+            normaliser = log_normaliser(states.flatten(0, 1), self.output_weight_VH, self.output_bias_V)
+            values.append(self._log_likelihood(states, normaliser))
+        return torch.cat(values)
 
     @torch.no_grad()
-    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]."""
+    def value_and_grad(self, z: Tensor, softmax: Softmax | None = None) -> tuple[Tensor, Tensor]:
+        """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]; those of a surrogate if a softmax is given."""
         self._require_same_weights()
         values, grads = [], []
-        for part in self._parts(z):
+        # A surrogate remembers every hidden state, so that its draws are never parted.
+        for part in self._parts(z) if softmax is None else (z,):
             run = self.run(part, keep=True)
-            log_probs, hidden_grad = self._score(run.hidden, len(part))
-            values.append(log_probs)
-            grads.append(self._reverse(hidden_grad, run, part.shape))
+            states = self._masked(run.hidden, len(part))
+            mean_weight, normaliser = (softmax or self._softmax)(states.flatten(0, 1))
+            values.append(self._log_likelihood(states, normaliser))
+            slope = times(self.target_weight_NH[:, None] - mean_weight.view(states.shape), self._state_mask)
+            grads.append(self._reverse(slope.flatten(0, 1), run, part.shape))
         return torch.cat(values), torch.cat(grads)
+
+    def _softmax(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
 
     def _require_same_weights(self) -> None:
         if versions(self.weights) != self.versions:
@@ -225,20 +235,21 @@ class ConditionedLSTM:
         turns = z.new_empty(2, sizes[0], width)
         return [turns[t % 2, :size] for t, size in enumerate(sizes)]
 
-    def _score(self, hidden: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
-        """Log-likelihoods [S, B] and their gradient in the hidden states [N S, H]."""
-        units = hidden.shape[1]
-        by_token = hidden.view(-1, num_draws, units)
-        mask = None if self.state_mask_NH is None else self.state_mask_NH[:, None]
-        states = times(by_token, mask)
-        mean_weight, normaliser = vocabulary_attention(
-            states.view(-1, units), self.output_weight_VH, self.output_bias_V
-        )
-        target = self.target_weight_NH[:, None]
-        log_probs = (states * target).sum(-1) + self.target_bias_N[:, None] - normaliser.view(-1, num_draws)
+    @property
+    def _state_mask(self) -> Tensor | None:
+        return None if self.state_mask_NH is None else self.state_mask_NH[:, None]
+
+    def _masked(self, hidden: Tensor, num_draws: int) -> Tensor:
+        """Hidden states as the output layer sees them, [N, S, H]."""
+        return times(hidden.view(-1, num_draws, hidden.shape[1]), self._state_mask)
+
+    def _log_likelihood(self, states: Tensor, normaliser: Tensor) -> Tensor:
+        """Log-probabilities of the targets, given the normalisers [N S], summed over each sentence, [S, B]."""
+        num_draws = states.shape[1]
+        logit = (states * self.target_weight_NH[:, None]).sum(-1) + self.target_bias_N[:, None]
+        log_probs = logit - normaliser.view(-1, num_draws)
         sums = log_probs.new_zeros(len(self.order_B), num_draws).index_add_(0, self.sentence_N, log_probs)
-        slope = times(target - mean_weight.view(by_token.shape), mask)
-        return self.unsorted(sums.view(-1, 1), num_draws)[..., 0], slope.view(-1, units)
+        return self.unsorted(sums.view(-1, 1), num_draws)[..., 0]
 
     def _reverse(self, hidden_grad: Tensor, run: Pass, shape: torch.Size) -> Tensor:
         """Pull the gradient in the hidden states back to z [S, B, D]; what the pass has kept is used up."""

@@ -46,12 +46,28 @@ def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tup
         return out[0, 0], lse.reshape(-1)
     mean, normaliser = torch.empty_like(h_NH), h_NH.new_empty(len(h_NH))
     for rows, logits in _logits(h_NH, weight_VH, bias_V):
-        top = logits.amax(-1, keepdim=True)
-        total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+        log_total, total = _exponentiate(logits)
         torch.mm(logits, weight_VH, out=mean[rows])
         mean[rows] /= total
-        normaliser[rows] = (top + total.log())[:, 0]
+        normaliser[rows] = log_total[:, 0]
     return mean, normaliser
+
+
+def log_normaliser(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> Tensor:
+    r""":math:`\ell(h)` alone, shape [N]: half the products of ``vocabulary_attention``."""
+    normaliser = h_NH.new_empty(len(h_NH))
+    for rows, logits in _logits(h_NH, weight_VH, bias_V, CHUNK // 4):
+        normaliser[rows] = _exponentiate(logits)[0][:, 0]
+    return normaliser
+
+
+def column_shares(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> Tensor:
+    """The probability of every word, summed over hidden states, shape [V]."""
+    shares = torch.zeros_like(bias_V)
+    for _, logits in _logits(h_NH, weight_VH, bias_V):
+        _, total = _exponentiate(logits)
+        shares += logits.T @ (1 / total[:, 0])
+    return shares
 
 
 def token_log_probs(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
@@ -99,9 +115,16 @@ def _plain(h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     return -F.cross_entropy(F.linear(h, weight, bias), targets, reduction="none")
 
 
-def _logits(h: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Logits of as many rows as ``CHUNK`` allows, in a buffer that is used again."""
-    step = max(1, CHUNK // len(weight))
+def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits [n, V] into exponentials, in place, up to a factor for each row; log of their sum, and the sum."""
+    top = logits.amax(-1, keepdim=True)
+    total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+    return top + total.log(), total
+
+
+def _logits(h: Tensor, weight: Tensor, bias: Tensor, most: int = CHUNK) -> Iterator[tuple[slice, Tensor]]:
+    """Logits of as many rows as there is room for, in a buffer that is used again."""
+    step = max(1, most // len(weight))
     buffer = h.new_empty(min(step, len(h)), len(weight))
     for start in range(0, len(h), step):
         rows = slice(start, min(start + step, len(h)))
