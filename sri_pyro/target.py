@@ -20,17 +20,28 @@ if TYPE_CHECKING:
 
 
 class JointGradient(NamedTuple):
-    """The log joint at z, in its two parts, and its gradient in z.
+    """The log joint at z and its gradient in z, each in its two parts.
 
     Attributes:
         log_prior: log p(z), nats, shape [S, B].
         log_likelihood: log p(x | z), nats, shape [S, B].
-        grad: Gradient of ``log_prior + power * log_likelihood`` in z, shape [S, B, D].
+        grad_prior: Gradient of the first, shape [S, B, D].
+        grad_likelihood: Gradient of the second, shape [S, B, D].
     """
 
     log_prior: Tensor
     log_likelihood: Tensor
-    grad: Tensor
+    grad_prior: Tensor
+    grad_likelihood: Tensor
+
+    @property
+    def grad(self) -> Tensor:
+        """Gradient of the log joint, shape [S, B, D]."""
+        return self.grad_prior + self.grad_likelihood
+
+    def tempered(self, power: float | Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`\log p(z) + \beta \log p(x \mid z)` [S, B] and its gradient [S, B, D] for a power :math:`\beta`."""
+        return self.log_prior + power * self.log_likelihood, self.grad_prior + power * self.grad_likelihood
 
 
 class ConditionedLikelihood(Protocol):
@@ -133,12 +144,8 @@ class Target:
         with torch.no_grad(), evaluating(self.module):
             return self.log_prior(z), self.conditioned.value(z)
 
-    def value_and_grad(self, z: Tensor, likelihood_power: float | Tensor = 1.0) -> JointGradient:
-        r"""The log joint and the gradient of :math:`\log p(z) + \beta \log p(x \mid z)` in z.
-
-        Args:
-            z: Positions, shape [S, B, D].
-            likelihood_power: :math:`\beta`; 1 for the posterior, less on the way of an annealed run.
+    def value_and_grad(self, z: Tensor) -> JointGradient:
+        """The log joint and its gradient in z, shape [S, B] and [S, B, D].
 
         Raises:
             RuntimeError: Under ``torch.inference_mode()``, where autograd is needed and cannot be had.
@@ -149,8 +156,7 @@ class Target:
             else:
                 log_prior, grad_prior = self.log_prior_and_grad(z)
             log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
-        grad = grad_prior + likelihood_power * grad_likelihood
-        return JointGradient(log_prior, log_likelihood, grad)
+        return JointGradient(log_prior, log_likelihood, grad_prior, grad_likelihood)
 
     def log_joint_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(x, z) [S, B] and its gradient [S, B, D]: the posterior's drift, as transitions want it."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sri_pyro.evaluation.evidence import COLUMNS, PriorImportance, Weighted, all_rows, require_samples
-from sri_pyro.target import Inference, Target
+from sri_pyro.target import Inference, JointGradient, Target
 
 TARGET_ACCEPTANCE = {"langevin": 0.57, "hmc": 0.65}
 """Acceptance rates the pilot steers for (Roberts and Rosenthal 1998; Beskos et al. 2013)."""
@@ -79,59 +79,65 @@ class AnnealedImportance:
     ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
         """One annealed run; adapts the step sizes [B] on the way if none are given."""
         z = target.sample_prior(num_samples)
-        _, log_likelihood = target.value(z)
-        log_weight = torch.zeros_like(log_likelihood)
+        here = target.value_and_grad(z)
+        log_weight = torch.zeros_like(here.log_likelihood)
         betas = [(k / self.temperatures) ** self.power for k in range(self.temperatures + 1)]
         used: list[Tensor] = []
         h = z.new_full((target.batch_size,), self.step_size)
         for k in range(1, self.temperatures + 1):
-            log_weight = log_weight + (betas[k] - betas[k - 1]) * log_likelihood
+            log_weight = log_weight + (betas[k] - betas[k - 1]) * here.log_likelihood
             if steps is not None:
                 h = steps[k - 1]
             used.append(h)
-            z, log_likelihood, accepted = metropolis_leapfrog(
-                target, z, h, betas[k], 1 if self.transition == "langevin" else self.leapfrog
+            z, here, accepted = metropolis_leapfrog(
+                target, z, here, h, betas[k], 1 if self.transition == "langevin" else self.leapfrog
             )
             if steps is None:
                 error = accepted.mean(0) - TARGET_ACCEPTANCE[self.transition]
                 h = (h * (0.8 * error).exp()).clamp(1e-4, 3.0)
-        return (z, log_weight, log_likelihood), used
+        return (z, log_weight, here.log_likelihood), used
 
 
 def metropolis_leapfrog(
-    target: Target, z: Tensor, step_size: Tensor, power: float, leapfrog: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    target: Target, z: Tensor, here: JointGradient, step_size: Tensor, power: float, leapfrog: int
+) -> tuple[Tensor, JointGradient, Tensor]:
     r"""One HMC transition on :math:`p(z)\,p(x \mid z)^\beta` for every chain; MALA if ``leapfrog`` is 1.
 
-    Chains are accepted or rejected one by one. A proposal whose energy is not finite is rejected.
+    Chains are accepted or rejected one by one. A proposal whose energy is not finite is rejected. A transition costs
+    ``leapfrog`` gradients: that at the start serves every temperature.
 
     Args:
         target: The log joint.
         z: Positions, shape [S, B, D].
+        here: The log joint and its gradient there.
         step_size: h of every sentence, shape [B].
         power: :math:`\beta`.
         leapfrog: Number of leapfrog steps.
 
     Returns:
-        Positions [S, B, D], log p(x | z) there [S, B], and acceptance probabilities [S, B].
+        Positions [S, B, D], the log joint and its gradient there, and acceptance probabilities [S, B].
 
     References:
         Neal (2011), MCMC using Hamiltonian dynamics.
     """
     h = step_size[:, None]
-    here = target.value_and_grad(z, power)
+    value, grad = here.tempered(power)
     velocity = torch.randn_like(z)
-    start_energy = 0.5 * velocity.square().sum(-1) - here.log_prior - power * here.log_likelihood
+    start_energy = 0.5 * velocity.square().sum(-1) - value
     position, there = z, here
     for _ in range(leapfrog):
-        velocity = velocity + 0.5 * h * there.grad
+        velocity = velocity + 0.5 * h * grad
         position = position + h * velocity
-        there = target.value_and_grad(position, power)
-        velocity = velocity + 0.5 * h * there.grad
-    end_energy = 0.5 * velocity.square().sum(-1) - there.log_prior - power * there.log_likelihood
+        there = target.value_and_grad(position)
+        value, grad = there.tempered(power)
+        velocity = velocity + 0.5 * h * grad
+    end_energy = 0.5 * velocity.square().sum(-1) - value
     change = torch.nan_to_num(start_energy - end_energy, nan=-torch.inf, neginf=-torch.inf)
     probability = change.clamp(max=0).exp()
     accept = torch.rand_like(probability) < probability
     z = torch.where(accept[..., None], position, z)
-    log_likelihood = torch.where(accept, there.log_likelihood, here.log_likelihood)
-    return z, log_likelihood, probability
+    kept = (
+        torch.where(accept if new.ndim == 2 else accept[..., None], new, old)
+        for new, old in zip(there, here, strict=True)
+    )
+    return z, JointGradient(*kept), probability
