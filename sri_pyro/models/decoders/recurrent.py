@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, factors, times
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
 from sri_pyro.models.decoders.inputs import shifted
+from sri_pyro.models.decoders.packed import Packing, packed_lstm, regrouped
 from sri_pyro.models.decoders.vocabulary import token_log_probs
 from sri_pyro.target import ConditionedLikelihood
 from sri_pyro.types import PAD, Batch
@@ -137,6 +139,25 @@ class LSTMDecoder(RecurrentDecoder):
         self.wiring = wiring
         self.start = nn.Linear(latent_dim, hidden, bias=wiring == "hidden") if latent_dim else None
         initialise(self, initialisation)
+
+    def embedded(self, tokens: Tensor, packing: Packing, masks: Masks) -> Tensor:
+        """Embeddings of the packed input words of tokens [N, T], dropout applied."""
+        words = self.embedding(packing.pack(masks.read(shifted(tokens))))
+        return times(words, None if masks.words is None else packing.pack(masks.words))
+
+    def token_log_probs(self, z: Tensor, tokens: Tensor, masks: Masks = NOTHING_DROPPED) -> Tensor:
+        """Teacher-forced log-probabilities, shape [N, T]; padded tokens cost nothing."""
+        packing, width = Packing.of(tokens), self.embedding.embedding_dim
+        gates = {name: regrouped(weight) for name, weight in self.cell.named_parameters()}
+        bias = gates["bias_ih_l0"] + gates["bias_hh_l0"]
+        words = F.linear(self.embedded(tokens, packing, masks), gates["weight_ih_l0"][:, :width], bias)
+        z = z[packing.order_B]
+        code = F.linear(z, gates["weight_ih_l0"][:, width:])
+        h, c = (state[0] for state in self.begin(z))
+        states = packed_lstm(words, code, gates["weight_hh_l0"], h, c, packing.counts)
+        states = times(states, None if masks.states is None else packing.pack(masks.states))
+        bias = self.output_bias(self.output)
+        return packing.unpack(token_log_probs(states, self.output.weight, bias, packing.pack(tokens)))
 
     def begin(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden and cell state before the first token, each [1, N, H]."""
