@@ -1,21 +1,22 @@
-r"""An opt-in surrogate of the softmax for inner loops (``frozen_tail``): candidate words, and one word for all others.
+r"""An opt-in surrogate of the softmax for inner loops (``frozen_tail``): candidates, and a few words for all others.
 
-At an anchor :math:`h_0`, where the layer is computed exactly, the words outside a set C of candidates have the
-log-normaliser a and the mean weight g. Until the next anchor they are one log-linear word,
+The words outside a set C of candidates are parted into groups of similar output weights. At an anchor :math:`h_0`,
+where the layer is computed exactly, group m has the log-normaliser :math:`a_m` and the mean weight :math:`g_m`. Until
+the next anchor it is one log-linear word,
 
-.. math:: \log \sum_{v \notin C} e^{w_v \cdot h + b_v} \approx a + g \cdot (h - h_0),
+.. math:: \log \sum_{v \in m} e^{w_v \cdot h + b_v} \approx a_m + g_m \cdot (h - h_0),
 
 which is right to first order. The surrogate is a function of h with the gradient that is returned, so that a sampler
 on it is one; it is not log p(x | z), and neither weight steps nor evidence ever see it.
 
-Axes: N hidden states, H units, V words, C candidates.
+Axes: N hidden states, H units, V words, C candidates, M groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,50 +27,103 @@ Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From hidden states [N, H] to mean output weights [N, H] and log-normalisers [N], as ``vocabulary_attention``."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class TailOptions:
+    """How coarse the surrogate is.
+
+    Attributes:
+        candidates: |C|: the words with the largest summed probability at the first call.
+        tail_words: M, log-linear words that stand for all others.
+        refresh: Calls from one anchor to the next.
+
+    Raises:
+        ValueError: If one of them is below 1.
+    """
+
+    candidates: int = 1000
+    tail_words: int = 8
+    refresh: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} of the frozen tail must be at least 1; got {value}.")
+
+
+class Layer(NamedTuple):
+    """Some words' output weights [n, H] and biases [n]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def of(self, words: Tensor) -> Layer:
+        """Some of these words."""
+        return Layer(self.weight[words], self.bias[words])
+
+
 class FrozenTail:
     """The softmax of some hidden states that move little by little, exact at every ``refresh``-th call.
 
-    Attributes:
+    Args:
         weight_VH: Output weights.
         bias_V: Output biases.
-        candidates: |C|: the words with the largest summed probability at the first call.
-        refresh: Calls from one anchor to the next.
+        options: How coarse it is.
     """
 
-    weight_VH: Tensor
-    bias_V: Tensor
-    candidates: int
-    refresh: int
-    calls: int = field(default=0, init=False)
+    def __init__(self, weight_VH: Tensor, bias_V: Tensor, options: TailOptions) -> None:
+        self.words = Layer(weight_VH, bias_V)
+        self.options = options
+        self.calls = 0
 
     def __call__(self, h_NH: Tensor) -> tuple[Tensor, Tensor]:
         """Mean output weight [N, H] and log-normaliser [N], exact or not."""
-        exact = self.calls % self.refresh == 0
+        if not self.calls:
+            self._part(h_NH)
+        if self.calls % self.options.refresh == 0:
+            self._anchor(h_NH)
         self.calls += 1
-        return self._anchored(h_NH) if exact else self._approximate(h_NH)
+        near_mean, near = vocabulary_attention(h_NH, *self.near)
+        moved = torch.einsum("nmh,nh->nm", self.mean_NMH, h_NH - self.anchor_NH)
+        parts = torch.cat([near[:, None], self.normaliser_NM + moved], 1)
+        total = parts.logsumexp(1)
+        shares = (parts - total[:, None]).exp()
+        mean = torch.einsum("nm,nmh->nh", shares[:, 1:], self.mean_NMH)
+        return torch.addcmul(mean, shares[:, :1], near_mean), total
 
-    def _anchored(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        if self.calls == 1:
-            chosen = column_shares(h, self.weight_VH, self.bias_V).topk(self.candidates).indices
-            self.chosen_CH, self.chosen_bias_C = self.weight_VH[chosen], self.bias_V[chosen]
-        mean, normaliser = vocabulary_attention(h, self.weight_VH, self.bias_V)
-        near, near_normaliser = self._near(h)
-        share = -torch.expm1((near_normaliser - normaliser).clamp(max=0))
-        share = share.clamp(min=torch.finfo(share.dtype).eps)
+    def _part(self, h: Tensor) -> None:
+        """Choose candidates, and group the other words that can come at all."""
+        shares = column_shares(h, *self.words)
+        ranked = shares.argsort(descending=True)
+        ranked = ranked[self.words.bias[ranked] > -torch.inf]
+        chosen, rest = ranked[: self.options.candidates], ranked[self.options.candidates :]
+        self.near = self.words.of(chosen)
+        group = clusters(self.words.weight[rest], self.options.tail_words)
+        parts = (rest[group == m] for m in range(self.options.tail_words))
+        self.groups = [self.words.of(words) for words in parts if len(words)]
+
+    def _anchor(self, h: Tensor) -> None:
         self.anchor_NH = h.clone()
-        self.tail_N = normaliser + share.log()
-        self.tail_mean_NH = torch.lerp(near, mean, 1 / share[:, None])  # (mean - (1 - share) near) / share
-        return mean, normaliser
+        parts = [vocabulary_attention(h, *group) for group in self.groups]
+        self.mean_NMH = h.new_empty(len(h), len(parts), h.shape[1])
+        self.normaliser_NM = h.new_empty(len(h), len(parts))
+        for m, (mean, normaliser) in enumerate(parts):
+            self.mean_NMH[:, m], self.normaliser_NM[:, m] = mean, normaliser
 
-    def _approximate(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        near, near_normaliser = self._near(h)
-        tail = self.tail_N + (self.tail_mean_NH * (h - self.anchor_NH)).sum(-1)
-        share = torch.sigmoid(tail - near_normaliser)
-        return torch.lerp(near, self.tail_mean_NH, share[:, None]), torch.logaddexp(near_normaliser, tail)
 
-    def _near(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        return vocabulary_attention(h, self.chosen_CH, self.chosen_bias_C)
+def clusters(points: Tensor, number: int, rounds: int = 3) -> Tensor:
+    """Which of some groups of near neighbours each point [n, H] belongs to, shape [n]: a few rounds of k-means.
+
+    Centres begin at points spread over the rows, so that nothing is random.
+    """
+    if len(points) <= number:
+        return torch.arange(len(points), device=points.device)
+    centres = points[:: len(points) // number][:number].clone()
+    for _ in range(rounds):
+        group = (points @ centres.T - 0.5 * centres.square().sum(1)).argmax(1)
+        sums = torch.zeros_like(centres).index_add_(0, group, points)
+        sizes = torch.bincount(group, minlength=number)[:, None]
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+    return group
 
 
 class Approximable(Protocol):
@@ -100,10 +154,9 @@ class FrozenTailLikelihood:
     softmax: FrozenTail
 
     @classmethod
-    def of(cls, exact: Approximable, candidates: int, refresh: int) -> FrozenTailLikelihood:
+    def of(cls, exact: Approximable, options: TailOptions) -> FrozenTailLikelihood:
         """A surrogate for one run."""
-        candidates = min(candidates, len(exact.output_weight_VH))
-        return cls(exact, FrozenTail(exact.output_weight_VH, exact.output_bias_V, candidates, refresh))
+        return cls(exact, FrozenTail(exact.output_weight_VH, exact.output_bias_V, options))
 
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B], exactly."""
