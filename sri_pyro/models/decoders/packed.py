@@ -187,14 +187,17 @@ class _PackedLSTM(torch.autograd.Function):
         counts: tuple[int, ...],
     ) -> Tensor:
         trace = forward(token, code, recurrent.T.contiguous(), h, c, counts, keep=True)
-        ctx.counts, ctx.trace = counts, trace
-        ctx.save_for_backward(token, code, recurrent, h, c)
+        ctx.counts, ctx.kept = (
+            counts,
+            trace[1:],
+        )  # the output goes below: kept as it is, it would keep itself alive
+        ctx.save_for_backward(token, code, recurrent, h, c, trace.hidden)
         return trace.hidden
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        token, code, recurrent, h, c = inputs = ctx.saved_tensors
-        trace = ctx.trace
+        *inputs, hidden = ctx.saved_tensors
+        token, code, recurrent, h, c = inputs
         if torch.is_grad_enabled():
             wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             states = _plain(token, code, recurrent, h, c, ctx.counts)
@@ -202,10 +205,11 @@ class _PackedLSTM(torch.autograd.Function):
                 torch.autograd.grad(states, wanted, slope, create_graph=True, materialize_grads=True)
             )
             return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:5]), None
-        gates = torch.cat(trace.gates)  # the reverse pass writes over it, and may be asked for again
-        own = trace._replace(gates=list(torch.split(gates, ctx.counts)))
-        start = reverse(own, slope.contiguous(), recurrent, c)
-        before = torch.split(trace.hidden, ctx.counts)
+        kept, *others = ctx.kept
+        gates = torch.cat(kept)  # the reverse pass writes over it, and may be asked for again
+        trace = Trace(hidden, list(torch.split(gates, ctx.counts)), *others)
+        start = reverse(trace, slope.contiguous(), recurrent, c)
+        before = torch.split(hidden, ctx.counts)
         previous = torch.cat(
             [h, *(states[:count] for states, count in zip(before, ctx.counts[1:], strict=False))]
         )
