@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,19 @@ class ConditionedLikelihood(Protocol):
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and its gradient in z, shape [S, B, D]."""
+        ...
+
+
+@runtime_checkable
+class CurvedLikelihood(ConditionedLikelihood, Protocol):
+    """One that knows its exact curvature in z, too; what knows it not is differentiated twice."""
+
+    def hessian(self, z: Tensor) -> Tensor:
+        """The Hessian in z of every chain, z [S, B, D] to [S, B, D, D], exactly symmetric."""
+        ...
+
+    def hessian_vector_product(self, z: Tensor, vector: Tensor) -> Tensor:
+        """That Hessian times a vector of every chain's own [S, B, D], shape [S, B, D]."""
         ...
 
 
@@ -164,23 +177,25 @@ class Target:
         return joint.log_prior + joint.log_likelihood, joint.grad
 
     def hessian_vector_product(self, z: Tensor, vector: Tensor) -> Tensor:
-        r""":math:`\nabla_z^2 \log p(x, z)\, v` for every chain, shape [S, B, D], by double backward."""
+        r""":math:`\nabla_z^2 \log p(x, z)\, v` for every chain, shape [S, B, D].
+
+        By the route of ``conditioned`` where that knows its curvature, by double backward where it does not.
+        """
         with _gradients_allowed(), evaluating(self.module):
-            z = z.detach().requires_grad_()
-            (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
-            (product,) = torch.autograd.grad(grad, z, vector)
-        return product
+            if not isinstance(self.conditioned, CurvedLikelihood):
+                return _hessian_vector_product(self.log_joint, z, vector)
+            likelihood = self.conditioned.hessian_vector_product(z.detach(), vector.detach())
+            return _hessian_vector_product(self.log_prior, z, vector) + likelihood
 
     def hessian(self, z: Tensor) -> Tensor:
-        r""":math:`\nabla_z^2 \log p(x, z)` of every chain, shape [S, B, D, D], in D double backwards."""
+        r""":math:`\nabla_z^2 \log p(x, z)` of every chain, shape [S, B, D, D], exactly symmetric.
+
+        By the route of ``conditioned`` where that knows its curvature, in D double backwards where it does not.
+        """
         with _gradients_allowed(), evaluating(self.module):
-            z = z.detach().requires_grad_()
-            if not self.dim:
-                return z.new_zeros(*z.shape, 0)
-            (grad,) = torch.autograd.grad(self.log_joint(z).sum(), z, create_graph=True)
-            rows = [torch.autograd.grad(grad[..., d].sum(), z, retain_graph=True)[0] for d in range(self.dim)]
-        hessian = torch.stack(rows, dim=-2)
-        return 0.5 * (hessian + hessian.mT)
+            if not isinstance(self.conditioned, CurvedLikelihood):
+                return _hessian(self.log_joint, z)
+            return _hessian(self.log_prior, z) + self.conditioned.hessian(z.detach())
 
 
 class Inference(Protocol):
@@ -212,6 +227,32 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple
             return value, torch.zeros_like(z)
         (grad,) = torch.autograd.grad(value.sum(), z, materialize_grads=True)
     return value.detach(), grad
+
+
+def _differentiable_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf with the values of z [S, B, D], and the gradient of ``function(z)`` [S, B] in it with its graph."""
+    z = z.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(function(z).sum(), z, create_graph=True)
+    # Where the function is linear its gradient has no graph; one is added, so that its derivative is zero.
+    return z, grad if grad.requires_grad else grad + 0 * z
+
+
+def _hessian_vector_product(function: Callable[[Tensor], Tensor], z: Tensor, vector: Tensor) -> Tensor:
+    """The Hessian in z of ``function(z)`` times a vector of each chain's own, shape [S, B, D]."""
+    z, grad = _differentiable_gradient(function, z)
+    (product,) = torch.autograd.grad(grad, z, vector)
+    return product
+
+
+def _hessian(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """The Hessian in z of ``function(z)`` for every chain, shape [S, B, D, D], in D double backwards."""
+    dim = z.shape[-1]
+    if not dim:
+        return z.new_zeros(*z.shape, 0)
+    z, grad = _differentiable_gradient(function, z)
+    rows = [torch.autograd.grad(grad[..., d].sum(), z, retain_graph=True)[0] for d in range(dim)]
+    hessian = torch.stack(rows, dim=-2)
+    return 0.5 * (hessian + hessian.mT)
 
 
 @contextmanager

@@ -254,7 +254,13 @@ def test_a_target_serves_the_weights_it_was_made_with_and_no_others(optimizer: t
         "the decoder's weights have changed since this target was made; make another with "
         "model.target(batch) after each weight step."
     )
-    for ask in (target.value, target.value_and_grad):
+    asked = (
+        target.value,
+        target.value_and_grad,
+        target.hessian,
+        lambda z: target.hessian_vector_product(z, z),
+    )
+    for ask in asked:
         with pytest.raises(RuntimeError, match=changed):
             ask(z)
     assert not torch.allclose(model.target(BATCH).value(z)[1], before)

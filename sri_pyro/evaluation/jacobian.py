@@ -24,7 +24,7 @@ class JacobianImportance:
     This is the density of z_K *given the noise*, not that of z_K: the weights are unbiased only while every
     step is one-to-one, and at useful step sizes their variance is infinite. Where :math:`I + s_k H` is not
     positive definite a step folds, :math:`|\det|` over-states p(x), and the estimator refuses to give a number.
-    Costs D gradients more per step. Never a headline.
+    Costs one Hessian more per step. Never a headline.
 
     Attributes:
         num_samples: S, runs for each sentence; the authors' release uses 10.

@@ -67,7 +67,7 @@ def jacobian_objective(
 
     .. math:: H(z_K \mid \epsilon) = H(z_0) + \sum_k \mathbb{E} \log |\det(I + s_k H_k)|
 
-    The constant :math:`H(z_0)` is left out. Biased towards small steps; costs D gradients more per step.
+    The constant :math:`H(z_0)` is left out. Biased towards small steps; costs one Hessian more per step.
 
     References:
         Pang et al. (2021), Eqs. 12 and 16-18.

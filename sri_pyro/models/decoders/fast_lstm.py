@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sri_pyro.models.decoders import lstm_hessian
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
 from sri_pyro.models.decoders.frozen_tail import Softmax
 from sri_pyro.models.decoders.inputs import require_tokens
@@ -151,6 +152,16 @@ class ConditionedLSTM:
 
     def _softmax(self, states: Tensor) -> tuple[Tensor, Tensor]:
         return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
+
+    def hessian(self, z: Tensor) -> Tensor:
+        """The Hessian of log p(x | z) in z, shape [S, B, D, D]; exact, see ``lstm_hessian``."""
+        self._require_same_weights()
+        return lstm_hessian.hessian(self, z)
+
+    def hessian_vector_product(self, z: Tensor, vector: Tensor) -> Tensor:
+        """That Hessian times a vector [S, B, D] for every chain, shape [S, B, D]; exact."""
+        self._require_same_weights()
+        return lstm_hessian.hessian_vector_product(self, z, vector)
 
     def _require_same_weights(self) -> None:
         if versions(self.weights) != self.versions:
