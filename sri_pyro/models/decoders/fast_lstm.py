@@ -121,7 +121,7 @@ class ConditionedLSTM:
     @torch.no_grad()
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
-        self._require_same_weights()
+        self._require(z)
         values = []
         for part in self._parts(z):
             z_RD = self.rows(part)
@@ -133,7 +133,7 @@ class ConditionedLSTM:
     @torch.no_grad()
     def value_and_grad(self, z: Tensor, softmax: Softmax | None = None) -> tuple[Tensor, Tensor]:
         """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]; those of a surrogate if a softmax is given."""
-        self._require_same_weights()
+        self._require(z)
         values, grads = [], []
         # A surrogate remembers every hidden state, so that its draws are never parted.
         for part in self._parts(z) if softmax is None else (z,):
@@ -155,15 +155,21 @@ class ConditionedLSTM:
 
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian of log p(x | z) in z, shape [S, B, D, D]; exact, see ``lstm_hessian``."""
-        self._require_same_weights()
+        self._require(z)
         return lstm_hessian.hessian(self, z)
 
     def hessian_vector_product(self, z: Tensor, vector: Tensor) -> Tensor:
         """That Hessian times a vector [S, B, D] for every chain, shape [S, B, D]; exact."""
-        self._require_same_weights()
+        self._require(z)
         return lstm_hessian.hessian_vector_product(self, z, vector)
 
-    def _require_same_weights(self) -> None:
+    def _require(self, z: Tensor) -> None:
+        """Raise unless z is about these sentences and the weights are those that this was built from."""
+        if z.ndim != 3 or z.shape[1] != len(self.packing.order_B):
+            raise ValueError(
+                f"z must have shape [draws, {len(self.packing.order_B)}, dimensions], a code for every sentence of "
+                f"the batch; got {tuple(z.shape)}."
+            )
         if versions(self.weights) != self.versions:
             raise RuntimeError(
                 "the decoder's weights have changed since this target was made; make another with "

@@ -71,8 +71,8 @@ class Network:
 
 
 def _reordered(gates_GX: Tensor) -> Tensor:
-    """Rows of gates [..., G, X], from PyTorch's order i, f, g, o to i, o, f, g."""
-    let_in, forget, candidate, let_out = gates_GX.chunk(4, -2)
+    """Rows of gates [..., G, X], from the order of ``cells``, i, f, o, g, to i, o, f, g."""
+    let_in, forget, let_out, candidate = gates_GX.chunk(4, -2)
     return torch.cat([let_in, let_out, forget, candidate], -2)
 
 
@@ -102,8 +102,10 @@ def chunks(likelihood: ConditionedLSTM, z: Tensor, directions: int) -> Iterator[
     if not z.numel():
         return
     draws, batch, _ = z.shape
-    real_TB, masks = likelihood.real_TB, likelihood.state_mask_NH
-    row_TB = real_TB.flatten().cumsum(0).view_as(real_TB) - 1
+    packing, masks = likelihood.packing, likelihood.state_mask_NH
+    # Which packed row each token has, in the order of the batch; padding has that of some other token.
+    sorted_TB = packing.real_TB.flatten().cumsum(0).view_as(packing.real_TB) - 1
+    row_TB, real_TB = sorted_TB[:, packing.place_B], packing.real_TB[:, packing.place_B]
     lengths_N = real_TB.sum(0).expand(draws, batch).flatten()
     words, hidden = likelihood.output_weight_VH.shape
     kept = int(lengths_N.max()) * (words + 32 * hidden)
@@ -111,11 +113,12 @@ def chunks(likelihood: ConditionedLSTM, z: Tensor, directions: int) -> Iterator[
     for chains in torch.split(lengths_N.argsort(descending=True, stable=True), size):
         length, sentences = int(lengths_N[chains[0]]), chains % batch
         real_TN = real_TB[:length, sentences]
-        rows = row_TB[:length, sentences][real_TN]
+        rows_TN = row_TB[:length, sentences]
+        rows = rows_TN[real_TN]
         yield Chunk(
             chains=chains,
             z_ND=z.flatten(0, 1)[chains],
-            token_gates_TNG=_reordered(likelihood.token_gates_TGB[:length, :, sentences]).mT,
+            token_gates_TNG=_reordered(likelihood.token_gates_NG[rows_TN].mT).mT,
             real_TN=real_TN,
             target_weight_RH=likelihood.target_weight_NH[rows],
             state_mask_RH=None if masks is None else masks[rows],
