@@ -11,10 +11,10 @@ from sri_pyro.data.sources import (
     PCFGSource,
     Source,
     StateOfTheUnion,
-    TextFile,
     TopicHMMSource,
 )
 from sri_pyro.data.split import Split
+from sri_pyro.data.textfile import TextFile
 from sri_pyro.data.tokens import Sentence, TextOptions, split_words
 from sri_pyro.data.topic_hmm import TopicHMM, topic_hmm
 from sri_pyro.data.vocabulary import Vocabulary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -49,10 +49,12 @@ class LengthBuckets:
     def epoch(self, e: int) -> Sequence[Batch]:
         """The batches of epoch e, counted from 0; each is made when it is asked for."""
         random = np.random.default_rng([self.seed, e])
-        rows = random.permutation(len(self.split))
-        rows = rows[np.argsort(self.split.lengths[rows], kind="stable")]
-        parts = np.array_split(rows, len(self))
-        return _Batches(self.split, [parts[i] for i in random.permutation(len(parts))])
+        rows = _compact(random.permutation(len(self.split)))
+        rows = rows[_by_length(_compact(self.split.lengths)[rows])]
+        number = np.arange(len(self) + 1)
+        size, longer = divmod(len(self.split), len(self))  # so many batches have one sentence more
+        bounds = number * size + np.minimum(number, longer)
+        return _Batches(self.split, rows, bounds, random.permutation(len(self)))
 
 
 def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
@@ -67,9 +69,9 @@ def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
         [[1], [0]]
     """
     _check(split, batch_size)
-    rows = np.argsort(split.lengths, kind="stable")
-    starts = range(0, len(split), batch_size)
-    yield from _Batches(split, [rows[i : i + batch_size] for i in starts])
+    rows = _compact(_by_length(_compact(split.lengths)))
+    bounds = np.append(np.arange(0, len(split), batch_size), len(split))
+    yield from _Batches(split, rows, bounds, np.arange(len(bounds) - 1))
 
 
 def pad(rows: Sequence[Sequence[int]], ids: Sequence[int] | None = None) -> Batch:
@@ -92,14 +94,25 @@ def pad(rows: Sequence[Sequence[int]], ids: Sequence[int] | None = None) -> Batc
 
 
 class _Batches(Sequence[Batch]):
-    """A split cut at given rows; batches are collated on access."""
+    """A plan of batches, four to eight bytes a sentence; batches are collated on access.
 
-    def __init__(self, split: Split, parts: Sequence[NDArray[np.int64]]) -> None:
+    Args:
+        split: Of the sentences.
+        rows: All of them, part after part.
+        bounds: Part k is ``rows[bounds[k]:bounds[k + 1]]``.
+        order: Which part each batch is.
+    """
+
+    def __init__(
+        self, split: Split, rows: NDArray[Any], bounds: NDArray[np.int64], order: NDArray[np.int64]
+    ) -> None:
         self._split = split
-        self._parts = parts
+        self._rows = rows
+        self._bounds = bounds
+        self._order = order
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._order)
 
     @overload
     def __getitem__(self, i: int) -> Batch: ...
@@ -107,16 +120,36 @@ class _Batches(Sequence[Batch]):
     def __getitem__(self, i: slice) -> Sequence[Batch]: ...
     def __getitem__(self, i: int | slice) -> Batch | Sequence[Batch]:
         if isinstance(i, slice):
-            return _Batches(self._split, self._parts[i])
-        return _collate(self._split, self._parts[i])
+            return _Batches(self._split, self._rows, self._bounds, self._order[i])
+        part = self._order[i]
+        rows = self._rows[self._bounds[part] : self._bounds[part + 1]]
+        return _collate(self._split, rows.astype(np.int64))
+
+
+def _compact(numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """Numbers from 0 in the smallest type that holds them."""
+    return numbers.astype(np.min_scalar_type(numbers.max()))
+
+
+def _by_length(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows from short to long, those of one length in their order; a third of the memory of ``np.argsort``."""
+    bits = len(lengths).bit_length()
+    keys = lengths.astype(np.int64)
+    keys <<= bits
+    keys |= np.arange(len(lengths), dtype=np.min_scalar_type(len(lengths)))
+    keys.sort()
+    keys &= (1 << bits) - 1
+    return keys
 
 
 def _collate(split: Split, rows: NDArray[np.int64], ids: Sequence[int] | None = None) -> Batch:
     """Gather rows, shape [B], into tokens of shape [B, T], T the longest row's length."""
-    lengths = split.lengths[rows]
-    inside = np.arange(lengths.max()) < lengths[:, None]
+    starts = split.offsets[rows][:, None]
+    lengths = split.offsets[rows + 1][:, None] - starts
+    position = np.arange(lengths.max())
+    inside = position < lengths
     tokens = np.full(inside.shape, PAD, np.int64)
-    tokens[inside] = np.concatenate([split.sentence(i) for i in rows])
+    tokens[inside] = split.tokens[(starts + position)[inside]]
     return Batch(torch.from_numpy(tokens), torch.as_tensor(split.ids[rows] if ids is None else ids))
 
 

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_pyro.data.encoding import count_shared, count_words, encode, number_labels
 from sri_pyro.data.errors import DataError
+from sri_pyro.data.gathering import Gathering
+from sri_pyro.data.rows import END, Part
 from sri_pyro.data.split import Split
-from sri_pyro.data.tokens import Labelled, Sentence, TextOptions, fit_length, parse_lines
+from sri_pyro.data.tokens import Labelled, TextOptions, fit_length, parse_lines
 from sri_pyro.data.vocabulary import Vocabulary
-
-MIN_SENTENCES: Final = 10
-"""Fewest distinct sentences that are split; fewer make no training, validation and test set."""
+from sri_pyro.types import EOS
 
 MAX_UNKNOWN_SHARE: Final = 0.5
 """A text with a larger share of unknown words is refused: its perplexity would be that of UNK."""
@@ -53,6 +55,14 @@ class Provenance:
     counts: Mapping[str, Mapping[str, int]]
     origin: Mapping[str, Any] = field(default_factory=dict)
     shared_with_train: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, source: str, options: Any, counts: Mapping[str, Mapping[str, int]], **origin: Any
+    ) -> Provenance:
+        """Of a source whose options are a dataclass; what was counted zero times is left out."""
+        counted = {name: {what: n for what, n in part.items() if n} for name, part in counts.items()}
+        return cls(source, asdict(options), counted, origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,82 +128,65 @@ class Corpus:
         }
 
 
-def keyed_rank(words: Sequence[str], seed: int, purpose: bytes) -> bytes:
-    """A pseudo-random rank of a sentence that depends on its words, the seed and the purpose alone."""
-    key = seed.to_bytes(8, "little")
-    return hashlib.blake2b(" ".join(words).encode(), digest_size=8, key=key, person=purpose).digest()
-
-
-def split_sentences_by_hash(
-    sentences: Sequence[Sentence], fractions: Mapping[str, float], seed: int
-) -> dict[str, list[Sentence]]:
-    """Put aside a share of the distinct sentences for each name in ``fractions``; the rest is ``train``.
-
-    Raises:
-        DataError: If there are fewer than ``MIN_SENTENCES`` distinct sentences.
-    """
-    ranks = {s.words: keyed_rank(s.words, seed, b"split") for s in sentences}
-    if len(ranks) < MIN_SENTENCES:
-        raise DataError(
-            f"too few sentences to split: {len(ranks)} distinct ones are left and at least "
-            f"{MIN_SENTENCES} are needed; give more text, or a file for each split."
-        )
-    names: dict[tuple[str, ...], str] = {}
-    ranked = iter(sorted(ranks, key=ranks.__getitem__))
-    for name, fraction in fractions.items():
-        for _ in range(max(1, round(fraction * len(ranks)))):
-            names[next(ranked)] = name
-    parts: dict[str, list[Sentence]] = {"train": [], **{name: [] for name in fractions}}
-    for sentence in sentences:
-        parts[names.get(sentence.words, "train")].append(sentence)
-    return parts
-
-
 def build_corpus(
-    parts: Mapping[str, Sequence[Sentence]],
+    parts: Mapping[str, Part],
+    gathering: Gathering,
     options: TextOptions,
     provenance: Provenance,
     *,
     vocabulary: Vocabulary | None = None,
     exact_log_prob: Mapping[str, NDArray[np.float64]] | None = None,
+    folder: Path | None = None,
 ) -> Corpus:
-    """Encode three lists of sentences, with the training split's vocabulary unless one is given.
+    """Encode three parts of gathered texts, with the training split's vocabulary unless one is given.
+
+    Args:
+        parts: The rows of each split.
+        gathering: Where their numbers are from.
+        options: How they were read.
+        provenance: The record so far.
+        vocabulary: All words, where they are known.
+        exact_log_prob: Of every sentence, where it is known.
+        folder: Where the splits lie, in files that begin with their names; None for memory.
 
     Raises:
-        DataError: If a split has no sentence, or the vocabulary no word.
+        DataError: If a split has no sentence, or the vocabulary no word, or most words are unknown.
     """
     for name in SPLITS:
-        if not parts[name]:
+        if not len(parts[name]):
             raise DataError(
                 f"no sentence is left for {name} ({describe(provenance.counts)}); "
                 "give more text, or relax min_length, max_length or drop_duplicates."
             )
+    words = list(gathering.words)
     if vocabulary is None:
-        words = (sentence.words for sentence in parts["train"])
-        vocabulary = Vocabulary.build(words, options.max_vocabulary, options.min_count)
+        counts = count_words(parts["train"], words)
+        vocabulary = Vocabulary.of_counts(counts, options.max_vocabulary, options.min_count)
         if not vocabulary.words[4:]:
             raise DataError(
                 f"no word stands {options.min_count} times in the training split; lower min_count."
             )
-    names = sorted({s.label for part in parts.values() for s in part if s.label is not None})
-    index: dict[str | None, int] = {None: -1, **{label: i for i, label in enumerate(names)}}
+    ids = np.array(vocabulary.encode(words)[:-1], np.int32)
+    ids[END] = EOS
+    names, index = number_labels(parts.values(), list(gathering.labels))
     splits = {
-        name: Split.from_rows(
-            [vocabulary.encode(s.words) for s in parts[name]],
-            labels=[index[s.label] for s in parts[name]] if names else None,
-            exact_log_prob=None if exact_log_prob is None else exact_log_prob[name],
+        name: encode(
+            parts[name],
+            ids,
+            index if names else None,
+            None if exact_log_prob is None else exact_log_prob[name],
+            None if folder is None else folder / name,
         )
         for name in SPLITS
     }
     check_vocabulary(splits["train"], vocabulary)
-    known = {s.words for s in parts["train"]}
-    shared = {name: sum(s.words in known for s in parts[name]) for name in ("valid", "test")}
+    shared = {name: count_shared(parts[name], parts["train"]) for name in ("valid", "test")}
     return Corpus(
         **splits,
         vocabulary=vocabulary,
         options=options,
-        provenance=Provenance(**{**vars(provenance), "shared_with_train": shared}),
-        label_names=tuple(names),
+        provenance=replace(provenance, shared_with_train=shared),
+        label_names=names,
     )
 
 

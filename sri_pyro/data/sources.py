@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 
-from sri_pyro.data.corpus import (
-    SPLITS,
-    Corpus,
-    Provenance,
-    build_corpus,
-    check_known,
-    keyed_rank,
-    split_sentences_by_hash,
-)
+from sri_pyro.data.corpus import SPLITS, Corpus, Provenance, build_corpus
 from sri_pyro.data.embedded import chitchat_sentences, package_version, sotu_sentences
 from sri_pyro.data.errors import DataError
+from sri_pyro.data.gathering import Gathering, check_lengths
 from sri_pyro.data.grammars import Grammar, english_like_pcfg
-from sri_pyro.data.reading import read_lines
-from sri_pyro.data.tokens import Labelled, Sentence, TextOptions, parse_lines, select, split_words
+from sri_pyro.data.ranks import keyed_ranks
+from sri_pyro.data.rows import Part
+from sri_pyro.data.textfile import TextFile
+from sri_pyro.data.tokens import Sentence, TextOptions, split_words
 from sri_pyro.data.topic_hmm import topic_hmm
 from sri_pyro.data.vocabulary import Vocabulary
 from sri_pyro.types import SPECIAL_SYMBOLS
@@ -34,70 +29,6 @@ class Source(Protocol):
 
     def load(self) -> Corpus:
         """Read or make the sentences and split them; slow things happen here, not before."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFile(TextOptions):
-    """A user's text: plain or gzip UTF-8, one sentence a line, or ``label TAB sentence``.
-
-    Splits that have a file of their own are read from it; the others are put aside from ``path``. With
-    ``drop_duplicates``, a sentence of the test file is dropped from the validation and training files,
-    and one of the validation file from the training file; without it, files stay as they are, and the
-    record says how many sentences they share. ``max_sentences`` keeps the first of ``path``.
-
-    Args:
-        path: The training text.
-        valid_path: The validation text; None to put some of ``path`` aside.
-        test_path: The test text; None to put some of ``path`` aside.
-        labelled: Whether lines begin with a label and a tab. ``auto`` looks at the first line that is
-            not blank; then every line has to agree with it.
-    """
-
-    path: str
-    valid_path: str | None = None
-    test_path: str | None = None
-    labelled: Labelled = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labelled not in ("auto", "yes", "no"):
-            raise DataError(f"unknown labelled {self.labelled!r}; known: auto, no, yes")
-
-    def load(self) -> Corpus:
-        """Read the files.
-
-        Raises:
-            DataError: If a file is unusable, or too little is left of it.
-        """
-        paths = {"test": self.test_path, "valid": self.valid_path, "train": self.path}
-        given = {name: path for name, path in paths.items() if path is not None}
-        counts: dict[str, Counter[str]] = {name: Counter() for name in given}
-        parts: dict[str, list[Sentence]] = {}
-        taken: frozenset[tuple[str, ...]] = frozenset()
-        for name, path in given.items():  # train last, so that it gives way to the others
-            kept = select(
-                parse_lines(read_lines(path), self, self.labelled, name=path),
-                self,
-                counts[name],
-                name=path,
-                limit=self.max_sentences if name == "train" else None,
-                elsewhere=taken,
-            )
-            parts[name] = list(kept)
-            _check_lengths(counts[name], self, path)
-            taken |= {sentence.words for sentence in parts[name]}
-        missing = {
-            name: share
-            for name, share in (("test", self.test_fraction), ("valid", self.valid_fraction))
-            if name not in given
-        }
-        if missing:
-            parts |= split_sentences_by_hash(parts["train"], missing, self.seed)
-        corpus = build_corpus(parts, self, _record("text", self, counts, files=given))
-        for name in ("valid", "test"):
-            if name in given:
-                check_known(corpus.splits[name], given[name])
-        return corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,35 +168,23 @@ def _load_package(
     counts: Counter[str],
 ) -> Corpus:
     """Select, sample and split the sentences of a package."""
-    kept = list(select(sentences, options, counts, name=package))
-    _check_lengths(counts, options, package)
+    gathering = Gathering(options.seed)
+    rows = gathering.select(sentences, options, counts, name="all", source=package)
+    check_lengths(counts, options, package)
+    kept = Part(rows)
     if options.max_sentences is not None and options.max_sentences < len(kept):
-        ranks = [keyed_rank(sentence.words, options.seed, b"sample") for sentence in kept]
-        sample = sorted(range(len(kept)), key=ranks.__getitem__)[: options.max_sentences]
-        counts["not_sampled"] = len(kept) - len(sample)
-        kept = [kept[i] for i in sorted(sample)]
-    shares = {"test": options.test_fraction, "valid": options.valid_fraction}
-    parts = split_sentences_by_hash(kept, shares, options.seed)
+        counts["not_sampled"] = len(kept) - options.max_sentences
+        ranks = keyed_ranks(gathering.sentences(rows), options.seed, b"sample")
+        sampled = np.argsort(ranks, kind="stable")[: options.max_sentences]
+        kept = Part(rows, np.isin(np.arange(len(ranks)), sampled))
+    parts = kept.cut({"test": options.test_fraction, "valid": options.valid_fraction})
     counts["read"] = sum(n for what, n in counts.items() if what not in _NOT_DROPS) + len(kept)
     counts["kept"] = len(kept)
-    record = _record(source, options, {package: counts}, version=package_version(package))
-    return build_corpus(parts, options, record)
+    record = Provenance.of(source, options, {package: counts}, version=package_version(package))
+    return build_corpus(parts, gathering, options, record)
 
 
 _NOT_DROPS: Final = frozenset({"read", "kept", "truncated"})
-
-
-def _check_lengths(counts: Counter[str], options: TextOptions, name: str) -> None:
-    """Say so plainly when the limits alone have emptied a text."""
-    if counts["kept"]:
-        return
-    if counts["too_long"] and counts["too_long"] == counts["read"] - counts["blank"]:
-        raise DataError(
-            f"every sentence of {name} is longer than max_length = {options.max_length} words; "
-            'raise it, set too_long to "truncate", or give one sentence a line.'
-        )
-    if counts["read"] == counts["blank"]:
-        raise DataError(f"{name} has no sentence; give one a line.")
 
 
 def _sample(
@@ -275,26 +194,20 @@ def _sample(
     facts: Mapping[str, float],
 ) -> Corpus:
     """Three independent samples of a grammar with their exact log-probabilities."""
-    parts = {}
+    gathering = Gathering(seed=0)  # nothing is split
+    parts, exact = {}, {}
     for stream, name in enumerate(SPLITS):
         n = getattr(options, f"num_{name}")
         if n < 1:
             raise DataError(f"num_{name} must be at least 1; got {n}.")
-        parts[name] = grammar.sample(n, np.random.default_rng([options.seed, stream]))
+        sentences = grammar.sample(n, np.random.default_rng([options.seed, stream]))
+        parts[name] = Part(gathering.all(sentences, name))
+        exact[name] = grammar.log_probs(sentences)
     return build_corpus(
         parts,
+        gathering,
         TextOptions(min_count=1, drop_duplicates=False),
-        _record(source, options, {}, **facts),
+        Provenance.of(source, options, {}, **facts),
         vocabulary=Vocabulary((*SPECIAL_SYMBOLS, *grammar.words)),
-        exact_log_prob={name: grammar.log_probs(part) for name, part in parts.items()},
+        exact_log_prob=exact,
     )
-
-
-def _record(
-    source: str,
-    options: TextOptions | PCFGSource | TopicHMMSource,
-    counts: Mapping[str, Counter[str]],
-    **origin: Any,
-) -> Provenance:
-    counted = {name: {k: v for k, v in part.items() if v} for name, part in counts.items()}
-    return Provenance(source, asdict(options), counted, origin)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_pyro.data.columns import in_pieces
 from sri_pyro.data.errors import DataError
 from sri_pyro.types import UNK
 
@@ -17,6 +18,9 @@ from sri_pyro.types import UNK
 @dataclass(frozen=True, eq=False)
 class Split:
     """N sentences as token rows, each ending with EOS.
+
+    The arrays lie in memory, or are files mapped into it; no method but ``take`` and ``subset``, which copy
+    their rows, holds more than a piece of the tokens.
 
     Attributes:
         tokens: All rows one after another, int32, shape [tokens].
@@ -45,7 +49,8 @@ class Split:
         assert self.offsets[0] == 0, "offsets begin at the first token"
         assert self.offsets[-1] == len(self.tokens), "offsets end at the last token"
         assert self.ids.shape == (n,), "one id per row"
-        assert (np.diff(self.ids) > 0).all(), "ids increase"
+        neighbours = zip(in_pieces(self.ids[:-1]), in_pieces(self.ids[1:]), strict=True)
+        assert all((one < next_one).all() for one, next_one in neighbours), "ids increase"
         for extra in (self.labels, self.exact_log_prob):
             assert extra is None or extra.shape == (n,), "one entry per row"
 
@@ -87,7 +92,8 @@ class Split:
     def unknown_share(self) -> float:
         """Share of the words (ends of sentence not counted) that are UNK."""
         words = self.num_tokens - len(self)
-        return float((self.tokens == UNK).sum()) / words if words else 0.0
+        unknown = sum(np.count_nonzero(piece == UNK) for piece in in_pieces(self.tokens))
+        return unknown / words if words else 0.0
 
     def sentence(self, i: int) -> NDArray[np.int32]:
         """Row i, the final EOS included, shape [length]; a view, not a copy."""
@@ -98,12 +104,13 @@ class Split:
 
     def take(self, rows: NDArray[np.int64]) -> Split:
         """The rows at some strictly increasing positions; they keep their ids."""
-        lengths = self.lengths[rows]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         # Position of every token kept: the row's start, plus how far into the row it is.
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Split(
-            tokens=self.tokens[np.repeat(self.offsets[rows], lengths) + within],
+            tokens=self.tokens[np.repeat(starts, lengths) + within],
             offsets=offsets,
             ids=self.ids[rows],
             labels=None if self.labels is None else self.labels[rows],
@@ -131,4 +138,5 @@ class Split:
         ]
         for column, dtype in columns:
             if column is not None:
-                digest.update(column.astype(dtype).tobytes())
+                for piece in in_pieces(column):
+                    digest.update(np.ascontiguousarray(piece, dtype).data)

@@ -1,9 +1,8 @@
-"""How a line becomes words: the stated options, the two tokenisers, and which sentences are kept."""
+"""How a line becomes words: the stated options, the two tokenisers, and the limit of length."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
@@ -133,14 +132,14 @@ def parse_lines(
     """
     expected = {"auto": None, "yes": True, "no": False}[labelled]
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            yield Sentence(())
-            continue
-        label, tab, text = line.partition("\t")
-        if expected is None:
-            expected = bool(tab)
+        if expected is None and line.strip():
+            expected = "\t" in line
         if not expected:
             yield Sentence(split_words(line, options))
+            continue
+        label, tab, text = line.partition("\t")
+        if not line.strip():
+            yield Sentence(())
         elif tab and label.strip():
             yield Sentence(split_words(text, options), label.strip())
         else:
@@ -167,49 +166,3 @@ def fit_length(sentence: Sentence, options: TextOptions, name: str) -> Sentence 
     if options.too_long == "drop":
         return None
     return Sentence(sentence.words[:limit], sentence.label)
-
-
-def select(
-    sentences: Iterable[Sentence],
-    options: TextOptions,
-    counts: Counter[str],
-    *,
-    name: str,
-    limit: int | None = None,
-    elsewhere: frozenset[tuple[str, ...]] = frozenset(),
-) -> Iterator[Sentence]:
-    """Yield the sentences that the options keep, and count in ``counts`` what happened to the others.
-
-    Args:
-        sentences: What a source reads; a sentence without words stands for a blank line.
-        options: What to do about lengths and duplicates.
-        counts: Receives ``read``, ``kept``, ``truncated``, and one entry for each reason of a drop.
-        name: What to call the source in an error.
-        limit: Stop after this many kept sentences, without reading on; None reads all.
-        elsewhere: Sentences of other splits; with ``drop_duplicates`` they are not kept again.
-    """
-    seen: set[tuple[str, ...]] = set()
-    for sentence in sentences:
-        counts["read"] += 1
-        if not sentence.words:
-            counts["blank"] += 1
-            continue
-        fitted = fit_length(sentence, options, f"line {counts['read']} of {name}")
-        if fitted is None:
-            counts["too_long"] += 1
-            continue
-        if fitted is not sentence:
-            counts["truncated"] += 1
-        words = fitted.words
-        if len(words) < options.min_length:
-            counts["too_short"] += 1
-        elif options.drop_duplicates and words in seen:
-            counts["duplicate"] += 1
-        elif options.drop_duplicates and words in elsewhere:
-            counts["in_another_split"] += 1
-        else:
-            seen.add(words)
-            counts["kept"] += 1
-            yield fitted
-            if counts["kept"] == limit:
-                return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from sri_pyro.data.errors import DataError
@@ -75,18 +76,30 @@ class Vocabulary:
         Raises:
             DataError: If ``max_size`` leaves no room for a word.
         """
+        # A Counter keeps the order of first appearance.
+        return cls.of_counts(Counter(chain.from_iterable(sentences)), max_size, min_count)
+
+    @classmethod
+    def of_counts(
+        cls, counts: Mapping[str, int], max_size: int | None = None, min_count: int = 1
+    ) -> Vocabulary:
+        """The words that were counted, most frequent first, ties in the order of the mapping.
+
+        Args:
+            counts: How often each word stands.
+            max_size: As for ``build``.
+            min_count: As for ``build``.
+
+        Raises:
+            DataError: As for ``build``.
+        """
         if max_size is not None and max_size <= len(SPECIAL_SYMBOLS):
             raise DataError(
                 f"a vocabulary needs room for {len(SPECIAL_SYMBOLS)} special symbols and a word; "
                 f"got a largest size of {max_size}."
             )
-        counts: Counter[str] = Counter()
-        for sentence in sentences:
-            counts.update(sentence)
-        for symbol in SPECIAL_SYMBOLS:
-            counts.pop(symbol, None)
-        # A Counter keeps the order of first appearance and Python's sort keeps ties in order.
-        ranked = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: -counts[w])
+        known = (w for w, n in counts.items() if n >= min_count and w not in SPECIAL_SYMBOLS)
+        ranked = sorted(known, key=lambda w: -counts[w])  # Python's sort keeps ties in order
         if max_size is not None:
             ranked = ranked[: max_size - len(SPECIAL_SYMBOLS)]
         return cls((*SPECIAL_SYMBOLS, *ranked))

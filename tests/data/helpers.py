@@ -1,4 +1,4 @@
-"""What the tests of data share: a text on disk, and the sentences of a split."""
+"""What the tests of data share: a text on disk, the sentences of a split, the stores of a cache."""
 
 from pathlib import Path
 
@@ -12,3 +12,7 @@ def write(path: Path, lines: list[str]) -> str:
 
 def texts(corpus: Corpus, split: str) -> list[str]:
     return [corpus.text(split, i) for i in range(len(corpus.splits[split]))]
+
+
+def stores(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if not path.name.endswith(".lock"))

@@ -1,13 +1,15 @@
 """Batches: every row once, little padding, and an order that depends on seed and epoch alone."""
 
+import hashlib
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
-from sri_pyro.data import DataError, LengthBuckets, Split, in_order, pad
-from sri_pyro.types import EOS, PAD
+from sri_pyro.data import DataError, LengthBuckets, Split, columns, in_order, pad
+from sri_pyro.types import EOS, PAD, UNK
 
 
 @pytest.fixture
@@ -48,6 +50,62 @@ def test_the_order_depends_on_seed_and_epoch_alone(split: Split) -> None:
     assert batches.epoch(3)[5].ids.tolist() == order(0, 3)[5]
     composition = {frozenset(map(frozenset, order(seed, e))) for seed in (0, 1) for e in (0, 1)}
     assert len(composition) == 4, "equal lengths meet other partners in another epoch"
+
+
+def batches_as_defined(split: Split, batch_size: int, seed: int, e: int) -> list[list[int]]:
+    """Permuted, sorted by length, cut into nearly equal parts, and the parts permuted."""
+    random = np.random.default_rng([seed, e])
+    rows = random.permutation(len(split)).tolist()
+    rows.sort(key=lambda i: len(split.sentence(i)))
+    parts = np.array_split(rows, -(-len(split) // batch_size))
+    return [parts[i].tolist() for i in random.permutation(len(parts))]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 103, 500])
+def test_an_epoch_is_the_one_that_runs_have_begun_with(split: Split, batch_size: int) -> None:
+    """Oracle: the definition, one sentence at a time. A resumed run would go on with other batches."""
+    for e in range(3):
+        batches = LengthBuckets(split, batch_size, seed=5).epoch(e)
+        wanted = batches_as_defined(split, batch_size, 5, e)
+        assert [batch.ids.tolist() for batch in batches] == wanted
+        assert [batch.ids.tolist() for batch in batches[1:4]] == wanted[1:4]
+        assert batches[-1].ids.tolist() == wanted[-1]
+
+
+def test_the_plan_of_an_epoch_takes_a_few_bytes_a_sentence() -> None:
+    """Two to eight bytes for the sentence's number, none for its tokens, a slice or a list."""
+    n = 60_000
+    offsets = np.arange(n + 1) * 2
+    split = Split(np.full(2 * n, EOS, np.int32), offsets, np.arange(n))
+    tracemalloc.start()
+    try:
+        batches = LengthBuckets(split, 4, seed=0).epoch(0)
+        assert len(batches) == n // 4
+        assert tracemalloc.get_traced_memory()[0] / n < 9
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_said_of_a_split_does_not_depend_on_the_pieces(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the whole arrays at once. Catches what is lost or counted twice where pieces meet."""
+    marked = Split(np.where(split.tokens % 3, split.tokens, UNK).astype(np.int32), split.offsets, split.ids)
+    whole = hashlib.sha256()
+    for array in (marked.tokens, marked.offsets, marked.ids):
+        whole.update(array.tobytes())
+    share = (marked.tokens == UNK).sum() / (marked.num_tokens - len(marked))
+    monkeypatch.setattr(columns, "PIECE", 5)
+    digest = hashlib.sha256()
+    marked.update_digest(digest)
+    assert digest.digest() == whole.digest()
+    assert marked.unknown_share == share
+    for wrong in (
+        [*range(5), 4, *range(5, 10)],
+        [*range(6), 5, *range(6, 10)],
+    ):  # within a piece and where two meet
+        with pytest.raises(AssertionError, match="ids increase"):
+            Split.from_rows([[EOS]] * 11, ids=wrong)
 
 
 def test_batches_hold_neighbours_in_length_and_nearly_equal_numbers(split: Split) -> None:

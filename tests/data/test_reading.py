@@ -1,11 +1,15 @@
 """Every way a file can be wrong, and the sentence that says so."""
 
 import gzip
+import hashlib
+import itertools
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from sri_pyro.data import DataError, read_lines
+from sri_pyro.data import DataError, read_lines, reading
+from sri_pyro.data.reading import content_digest
 from tests.oracles import sentence
 
 
@@ -92,3 +96,55 @@ def test_an_endless_line_is_refused_before_it_is_read(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("block", [2, 3, 7])
+@pytest.mark.parametrize("packed", [False, True])
+def test_lines_do_not_depend_on_the_blocks_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, packed: bool
+) -> None:
+    """Oracle: the whole text, cut at line breaks. Boundaries fall into letters of three bytes and into line ends."""
+    monkeypatch.setattr(reading, "_BLOCK", block)
+    path = tmp_path / "text"
+    for content in (
+        "\ufeffein “s”\r\n\r\nzw\rei\u2028\n\ndrei",
+        "a\r",
+        "\n",
+        "\r\n\n",
+        "\ufeff\ufeffa\n\ufeffb\n",
+    ):
+        raw = content.encode()
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+        lines = content.removeprefix("\ufeff").split("\n")
+        wanted = [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+        assert list(read_lines(path)) == wanted
+
+
+def test_lines_before_a_bad_one_are_given(tmp_path: Path) -> None:
+    """Whoever wants the first two lines never hears of the third, whatever block they stand in."""
+    path = tmp_path / "text"
+    for bad, message in ((b"\xff", "line 3 of .* is not UTF-8"), (b"\0", "zero byte in line 3")):
+        path.write_bytes(b"one\ntwo\nbad" + bad + b"\nfour\n")
+        lines = read_lines(path)
+        assert [next(lines), next(lines)] == ["one", "two"]
+        with pytest.raises(DataError, match=message):
+            next(lines)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, 5000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_digest_is_of_the_whole_file_however_much_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int, packed: bool
+) -> None:
+    """Oracle: the bytes. A digest of the lines that were wanted would not change with those behind them."""
+    monkeypatch.setattr(reading, "_BLOCK", 64)
+    path = tmp_path / "text"
+    content = b"".join(b"%d a line of some length\r\n" % i for i in range(5000))
+    path.write_bytes(gzip.compress(content) if packed else content)
+    digest = hashlib.sha256()
+    with closing(read_lines(path, digest=digest)) as lines:
+        next(lines)
+        for _ in itertools.islice(lines, taken):
+            pass
+    wanted = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest.hexdigest() == content_digest(path) == wanted
