@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from sri_pyro.writing import atomic_path
+from sri_pyro.writing import atomic_path, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,8 @@ TIMEOUT_S = 60
 def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
     """The functions of a C file, compiled for this processor; None without a compiler, or if it fails.
 
-    The library is kept in ``$XDG_CACHE_HOME/sri_pyro`` (``~/.cache/sri_pyro``) under a digest of all that
-    determines it: source, compiler, flags and processor. Where that folder cannot be written it is made for this
-    process alone.
+    The library is kept in ``compiled`` of the ``cache_folder`` under a digest of all that determines it: source,
+    compiler, flags and processor. Where that folder cannot be written it is made for this process alone.
 
     Args:
         source: The C file.
@@ -91,7 +90,7 @@ def _processor() -> str:
 
 def _folder() -> Path:
     """Where libraries are kept, readable by their owner alone; a temporary folder where that cannot be."""
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sri_pyro"
+    place = cache_folder() / "compiled"
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         mine = not hasattr(os, "getuid") or place.stat().st_uid == os.getuid()

@@ -1,4 +1,4 @@
-"""Writing: files that come to be whole or not at all."""
+"""Writing: files that come to be whole or not at all, and where those go that can be made again."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+CACHE = "SRI_PYRO_CACHE"
+"""Environment variable: the folder of what can be made again."""
+
+
+def cache_folder() -> Path:
+    """The folder that ``SRI_PYRO_CACHE`` names, or ``sri_pyro`` where the user's caches are; it need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get(CACHE) or f"{home}/sri_pyro").expanduser()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import unicodedata
@@ -32,6 +31,7 @@ from sri_pyro.data.reading import content_digest
 from sri_pyro.data.split import Split
 from sri_pyro.data.tokens import TextOptions
 from sri_pyro.data.vocabulary import Vocabulary
+from sri_pyro.writing import CACHE, cache_folder
 
 try:
     import fcntl
@@ -41,16 +41,12 @@ except ImportError:  # Windows
 FORMAT: Final = 1
 """To be raised whenever the same text and options make another corpus, or a store is laid out otherwise."""
 
-VARIABLE: Final = "SRI_PYRO_CACHE"
-"""Environment variable that names the folder of caches, for those who give no option."""
-
 Build: TypeAlias = "Callable[[Path, Path, Mapping[str, hashlib._Hash]], Corpus]"
 
 
 def default_cache() -> Path:
-    """``tokens`` in the folder that ``SRI_PYRO_CACHE`` names, or in ``sri_pyro`` where the user's caches are."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get(VARIABLE) or f"{home}/sri_pyro").expanduser() / "tokens"
+    """``tokens`` in the folder of what can be made again."""
+    return cache_folder() / "tokens"
 
 
 def stored_corpus(
@@ -98,7 +94,7 @@ def stored_corpus(
         raise DataError(
             f"the tokens of {', '.join(texts.values())} cannot be stored in {cache} "
             f"({error.strerror or error}); make room there, or name another folder with data.cache or the "
-            f"environment variable {VARIABLE}."
+            f"environment variable {CACHE}."
         ) from None
     if (corpus := _opened(place, options, about)) is None:
         raise DataError(f"{place} is damaged as soon as it is written; name another folder with data.cache.")
