@@ -29,7 +29,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
     """Write named tensors and a JSON-able header as one file."""
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(header)
-    metadata = {HEADER: text, DIGEST: _digest(contiguous, text)}
+    metadata = {HEADER: text, DIGEST: digest(contiguous, text)}
     with atomic_path(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata=metadata)
@@ -55,7 +55,7 @@ def load(path: Path, identity: Mapping[str, str] | None = None) -> tuple[dict[st
             metadata = file.metadata() or {}
             header = json.loads(metadata[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-            if metadata[DIGEST] != _digest(tensors, metadata[HEADER]):
+            if metadata[DIGEST] != digest(tensors, metadata[HEADER]):
                 raise SafetensorError("its digest is not that of its content")
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise CheckpointError(
@@ -71,14 +71,14 @@ def load(path: Path, identity: Mapping[str, str] | None = None) -> tuple[dict[st
     return tensors, header
 
 
-def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+def digest(tensors: Mapping[str, Tensor], header: str = "") -> str:
     """SHA-256 of names, types, shapes, values and the header: a flipped bit in a weight is noticed."""
-    digest = hashlib.sha256(header.encode())
+    found = hashlib.sha256(header.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

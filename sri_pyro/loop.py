@@ -14,6 +14,7 @@ from sri_pyro import checkpoint
 from sri_pyro.checkpoint import IDENTITY
 from sri_pyro.course import Course, Training
 from sri_pyro.history import History
+from sri_pyro.processes import ALONE, Group
 from sri_pyro.types import Progress
 
 LAST = "last.safetensors"
@@ -33,6 +34,8 @@ class Loop:
     folder: Path | None
     identity: Mapping[str, str]
     """Digests of what the run is made from; every checkpoint bears them, and none that bears others is taken up."""
+    group: Group = ALONE
+    """The processes that train together; the first one writes."""
     course: Course = field(default_factory=Course)
     kept: dict[str, Tensor] = field(default_factory=dict)
     """The best weights, where there is no folder for them."""
@@ -50,8 +53,8 @@ class Loop:
         }
 
     def save(self) -> None:
-        """Write the newest checkpoint and the records up to it; nothing without a folder."""
-        if self.folder is None:
+        """Write the newest checkpoint and the records up to it; nothing without a folder, or from a further process."""
+        if self.folder is None or not self.group.leads:
             return
         moments, header = checkpoint.optimizer_tensors(self.optimizer)
         generators = {"cpu": torch.get_rng_state()}
@@ -85,7 +88,7 @@ class Loop:
         """Keep the weights in place as the best on validation, with what it found."""
         if self.folder is None:
             self.kept = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
-        else:
+        elif self.group.leads:
             header = {"epoch": self.course.epoch, **scores, IDENTITY: dict(self.identity)}
             checkpoint.save(self.folder / BEST, self.weights(), header)
 
@@ -103,6 +106,20 @@ class Loop:
         """Put weights of ``weights`` in place; ``what`` names them where they do not fit."""
         checkpoint.load_weights(self.model, checkpoint.part("model", tensors), what)
         checkpoint.load_weights(self.inference, checkpoint.part("inference", tensors), what)
+
+    def require_equal(self) -> None:
+        """See that all processes have the same weights, and a generator that stands at the same place.
+
+        Raises:
+            ValueError: If not.
+        """
+        if self.group.size == 1:
+            return
+        facts = {
+            "weights": checkpoint.digest(self.weights()),
+            "generator": checkpoint.digest({"state": torch.get_rng_state()}),
+        }
+        self.group.require_same(facts, "seed them alike, draw alike, and compute on machines of one kind")
 
     def progress(self, batches: int) -> Progress:
         """Where training stands, in an epoch of so many batches."""

@@ -213,7 +213,11 @@ class Objective(Protocol):
     """Turns a target and draws into the loss of one weight step."""
 
     def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
-        """The loss, a scalar; its gradient in the weights is the learning rule."""
+        """The loss, a scalar; its gradient in the weights is the learning rule.
+
+        It is a mean over the target's sentences, so that the mean over processes, weighted by their sentences, is
+        the loss of the batch. What is a sum over sentences is divided by ``progress.share`` to that end.
+        """
         ...
 
 

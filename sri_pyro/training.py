@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sri_pyro.course import Training
 from sri_pyro.history import History
 from sri_pyro.loop import BEST, HISTORY, LAST, Loop, learned
-from sri_pyro.target import Objective, Target
-from sri_pyro.types import Batch, InferenceDropout, Progress
+from sri_pyro.processes import ALONE, Group
+from sri_pyro.step import StepHook, never, take_step
+from sri_pyro.target import Objective
+from sri_pyro.types import Batch
 
 log = logging.getLogger(__name__)
-
-MOST_SKIPPED_STEPS = 20
-
-
-class TextModel(Protocol):
-    """What ``fit`` needs of a model, besides being a module."""
-
-    def target(self, batch: Batch, inference_dropout: InferenceDropout = "off") -> Target:
-        """The log joint of a batch."""
-        ...
 
 
 class Batches(Protocol):
@@ -35,16 +28,6 @@ class Batches(Protocol):
 
     def epoch(self, number: int) -> Sequence[Batch]:
         """The batches of one pass, in order."""
-        ...
-
-
-class StepHook(Protocol):
-    """Something done after a weight step, such as tuning a step size; returns what to log."""
-
-    def __call__(
-        self, make_target: Callable[[Batch], Target], batch: Batch, progress: Progress
-    ) -> Mapping[str, float]:
-        """Act, or not, at this moment of training."""
         ...
 
 
@@ -72,6 +55,7 @@ def fit(
     identity: Mapping[str, str] | None = None,
     watch: Watch | None = None,
     should_stop: Callable[[], bool] | None = None,
+    group: Group = ALONE,
 ) -> History:
     r"""Train the weights of a model, and of an inference that has some; the one loop that every system goes through.
 
@@ -83,6 +67,12 @@ def fit(
     (by a signal, by ``should_stop``) and resumed from its folder on the same machine, it ends with
     bit-identical weights and records. The number of threads is the caller's to restore, by
     ``torch.set_num_threads`` in both processes; ``sri_pyro.config.train`` does.
+
+    Every weight step takes one number from PyTorch's generator, the key of its noise. What is drawn for a sentence,
+    by the parts of this library, is a function of that key and of the sentence's id. N processes, all called with the
+    same arguments, therefore draw for a batch what one would: each has every N-th of its sentences, and their
+    gradients, losses and counts meet in one all-reduce. The weights agree with those of one process to rounding, since
+    sums are taken in another order.
 
     Args:
         model: A ``LatentTextModel``, or any module with ``target(batch)``.
@@ -98,33 +88,37 @@ def fit(
         identity: Digests by name of what the run is made from, such as its data and vocabulary. They are kept with
             its checkpoints, and one that was saved under others is refused.
         watch: Sees every record.
-        should_stop: Asked after every weight step; if true, all is saved and ``Stopped`` is raised.
+        should_stop: Asked after every weight step; if true, all is saved and ``Stopped`` is raised. Of several
+            processes each is asked before their sums, and all stop after the step if one of them is to.
+        group: The processes that train together, see ``sri_pyro.processes.joined``; the first one writes, into a
+            folder that all of them can read, and its validation counts.
 
     Returns:
         The records of training, validation and events, in order.
 
     Raises:
-        ValueError: If the options wait for validations that nobody makes, the folder holds another run, or
-            there is none to resume from.
+        ValueError: If the options wait for validations that nobody makes, the folder holds another run, there is
+            none to resume from, or the processes do not have the same weights and generator.
+        ProcessLostError: If another process is not there any more.
         CheckpointError: If what the folder holds cannot be resumed.
         FloatingPointError: If the loss or its gradient stays not finite for 20 steps in a row.
         Stopped: If ``should_stop`` said so.
     """
     options = options or Training()
-    _check(options, validate, folder, resume)
-    history = History(folder / HISTORY if folder else None, watch)
+    _check(options, validate, folder if group.leads else None, resume and group.leads)
+    history = History(folder / HISTORY if folder and group.leads else None, watch)
     optimizer = _optimizer(learned(model, inference), options)
-    loop = Loop(model, inference, optimizer, options, history, folder, identity or {})
+    loop = Loop(model, inference, optimizer, options, history, folder, identity or {}, group)
     if resume:
         loop.restore()
     else:
         loop.save()  # so that a folder without a checkpoint has lost one
+    loop.require_equal()
     course = loop.course
     while not course.finished:
         epoch = batches.epoch(course.epoch)
         while course.batch < len(epoch):
-            _step(loop, objective, epoch, hooks)
-            if should_stop is not None and should_stop():
+            if take_step(loop, objective, epoch, hooks, should_stop or never):
                 loop.save()
                 raise Stopped
             if course.step % options.checkpoint_every == 0:
@@ -164,60 +158,6 @@ def _optimizer(parameters: list[nn.Parameter], options: Training) -> torch.optim
     return torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
 
 
-def _step(loop: Loop, objective: Objective, epoch: Sequence[Batch], hooks: Sequence[StepHook]) -> None:
-    """One batch: infer, learn, call the hooks, write a record."""
-    course, options, model = loop.course, loop.options, loop.model
-    device = next(model.parameters()).device
-    batch = epoch[course.batch].to(device)
-    progress = loop.progress(len(epoch))
-    rate = options.scheduled_rate(progress.epoch)
-    for group in loop.optimizer.param_groups:
-        group["lr"] = rate if rate is not None else group["lr"]
-    model.train()
-    loop.inference.train()
-    make_target = cast("TextModel", model).target  # a Protocol cannot ask for a module
-    target = make_target(batch, options.inference_dropout)
-    draws = loop.inference(target, options.num_samples, progress)
-    loop.optimizer.zero_grad(set_to_none=True)
-    loss = objective(target, draws, progress)
-    loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not type it
-    norm = nn.utils.clip_grad_norm_(loop.parameters, options.clip_norm or math.inf)
-    _update(loop, loss, norm)
-    course.step += 1
-    course.batch += 1
-    record: dict[str, float | str] = {}
-    for hook in hooks:
-        record |= hook(make_target, batch, loop.progress(len(epoch)))
-    if record or course.step % options.log_every == 0:
-        loop.history.add(
-            "step", step=course.step, epoch=progress.epoch, loss=float(loss.detach()), gradient_norm=float(norm),
-            learning_rate=loop.optimizer.param_groups[0]["lr"], **record,
-        )  # fmt: skip
-
-
-def _update(loop: Loop, loss: Tensor, norm: Tensor) -> None:
-    """Move the weights, unless that would put a value into them that is not finite."""
-    course = loop.course
-    if bool(loss.isfinite()) and bool(norm.isfinite()):
-        loop.optimizer.step()
-        for weight in loop.parameters:  # the fused Adam of the CPU counts no versions
-            torch.autograd.graph.increment_version(weight)
-        course.skipped = 0
-        return
-    course.skipped += 1
-    loop.history.add(
-        "event",
-        step=course.step,
-        message=f"step skipped: loss {float(loss.detach())}, gradient norm {float(norm)}",
-    )
-    log.warning("step %d skipped: loss %s, gradient norm %s.", course.step, float(loss.detach()), float(norm))
-    if course.skipped >= MOST_SKIPPED_STEPS:
-        raise FloatingPointError(
-            f"the loss or its gradient was not finite for {course.skipped} weight steps in a row; lower "
-            "learning_rate or clip_norm. The weights are those before the first of these steps."
-        )
-
-
 def _end_epoch(loop: Loop, validate: Validate | None) -> None:
     """Validate if it is time, keep the best weights, decay or stop."""
     course, options = loop.course, loop.options
@@ -225,13 +165,22 @@ def _end_epoch(loop: Loop, validate: Validate | None) -> None:
     if validate is not None and (course.epoch % options.validate_every == 0 or last):
         loop.model.eval()
         loop.inference.eval()
-        scores = dict(validate())
+        scores = _agreed(validate(), loop.group)
         loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
         course.validated = course.epoch
         if course.hear(scores["nll"]):
             loop.keep_best(scores)
+        loop.require_equal()  # and none reads the best weights before they are written
         _react(loop)
     course.finished = course.finished or last
+
+
+def _agreed(scores: Mapping[str, float], group: Group) -> dict[str, float]:
+    """What the first process found, for all to act on: rounding may have others find something else."""
+    if group.size == 1:
+        return dict(scores)
+    first: dict[str, float] = json.loads(group.exchange(json.dumps(dict(scores)))[0])
+    return first
 
 
 def _react(loop: Loop) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -36,6 +36,8 @@ class Batch:
         tokens: Token ids, int64, shape [B, T].
         ids: Which example of the corpus each row is, int64, shape [B]; persistent chains and keyed
             noise find their own by it.
+        key: Of a weight step's noise: what is drawn for a sentence is a function of this and of its id, whatever
+            other sentences there are (``numerics.keyed``). None draws from PyTorch's generator.
 
     Raises:
         ValueError: If the shapes disagree, a token id is negative, or a row is no such row.
@@ -48,6 +50,7 @@ class Batch:
 
     tokens: Tensor
     ids: Tensor = field(default=None)  # type: ignore[assignment]  # filled in below
+    key: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.dtype != torch.int64:
@@ -89,11 +92,15 @@ class Batch:
         """The sentences at some row indices, trimmed to the longest of them."""
         tokens = self.tokens[rows]
         longest = int((tokens != PAD).sum(-1).max())
-        return Batch(tokens[:, :longest], self.ids[rows])
+        return Batch(tokens[:, :longest], self.ids[rows], self.key)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(self.tokens.to(device), self.ids.to(device))
+        return Batch(self.tokens.to(device), self.ids.to(device), self.key)
+
+    def keyed(self, key: int) -> Batch:
+        """The same batch with another key of its noise."""
+        return replace(self, key=key)
 
 
 def _malformed(tokens: Tensor) -> Tensor:
@@ -149,17 +156,44 @@ class Draws:
         return replace(self, z=self.z.detach(), log_q=log_q)
 
 
+Heard = Callable[[Tensor], None]
+"""Told what all processes counted together."""
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far training has come; what annealing schedules read.
+    """How far training has come, which annealing schedules read, and what part of a batch is here.
 
     Attributes:
         step: Weight updates done so far.
         epoch: Passes over the data done so far, as a fraction.
+        share: Of the batch's sentences, those of the target; less than 1 where several processes share a batch.
+        tally: What this process has counted so far in a weight step, and who hears the sums; None sums at once.
     """
 
     step: int
     epoch: float
+    share: float = 1.0
+    tally: list[tuple[Tensor, Heard]] | None = field(default=None, compare=False, repr=False)
+
+    def count(self, numbers: Tensor, heard: Heard) -> None:
+        """Have numbers summed over all processes, and the sums told once they are known.
+
+        They travel with the gradient, so that the sums are known after the weight step's loss and before the weights
+        move. Every process must count as many numbers as the others, in the same order.
+
+        Args:
+            numbers: Of this process's sentences, shape [n].
+            heard: Called with those of the whole batch.
+
+        Example:
+            >>> Progress(step=0, epoch=0.0).count(torch.tensor([3.0]), print)
+            tensor([3.])
+        """
+        if self.tally is None:
+            heard(numbers)
+        else:
+            self.tally.append((numbers, heard))
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def test_one_thread_is_advised_where_it_is_clearly_faster(
     generator = torch.get_rng_state()
     torch.set_num_threads(2)
 
-    def steps(*arguments: Any, should_stop: Any) -> None:
+    def steps(*arguments: Any, should_stop: Any, **_: Any) -> None:
         for batch in arguments[3].batches:
             now[0] += int(batch.lengths.sum()) * (2e-3 if torch.get_num_threads() == 1 else several / 1000)
             torch.rand(1)
@@ -121,7 +121,7 @@ def test_one_thread_is_advised_where_it_is_clearly_faster(
 def test_the_threads_are_given_back_if_a_step_fails(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
 
-    def fails(*_: Any, should_stop: Any) -> None:
+    def fails(*_: Any, should_stop: Any, **__: Any) -> None:
         if torch.get_num_threads() == 1:
             raise FloatingPointError("not finite")
         should_stop()
@@ -134,7 +134,7 @@ def test_the_threads_are_given_back_if_a_step_fails(parts: Parts, monkeypatch: p
 
 def test_one_thread_alone_is_not_timed_twice(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(cost, "fit", lambda *_, should_stop: calls.append(should_stop()))
+    monkeypatch.setattr(cost, "fit", lambda *_, should_stop, **__: calls.append(should_stop()))
     assert cost.rehearse(parts).advice is None
     assert len(calls) == 1
 

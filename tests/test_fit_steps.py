@@ -14,8 +14,9 @@ from torch import nn
 from sri_pyro.inference import FinalState, ShortRunLangevin
 from sri_pyro.models import LatentTextModel, LSTMDecoder, StandardNormal
 from sri_pyro.numerics.schedules import LinearNoise
+from sri_pyro.step import MOST_SKIPPED_STEPS
 from sri_pyro.target import Target
-from sri_pyro.training import MOST_SKIPPED_STEPS, Training, fit
+from sri_pyro.training import Training, fit
 from sri_pyro.types import Progress
 from tests.fitting import (
     Listed,

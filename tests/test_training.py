@@ -59,7 +59,7 @@ import os, signal, sys
 from pathlib import Path
 from sri_pyro import checkpoint
 from sri_pyro.config import parse_config, train, Told
-import json, torch, sri_pyro.training, sri_pyro.history, sri_pyro.config.folder
+import json, torch, sri_pyro.step, sri_pyro.history, sri_pyro.config.folder
 
 torch.set_num_threads(int(sys.argv[5]))
 moment, count, out, data = sys.argv[1], int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
@@ -79,7 +79,7 @@ if moment == "replace":     # a new file is whole, and has not taken its place
 elif moment == "save":      # the history is written, the checkpoint is not
     checkpoint.save_file = killing(checkpoint.save_file)
 elif moment == "step":      # between checkpoints
-    sri_pyro.training._update = killing(sri_pyro.training._update)
+    sri_pyro.step._update = killing(sri_pyro.step._update)
 elif moment == "rename":    # the folder is made, and has not got its name
     Path.rename = killing(Path.rename)
 train(parse_config(data), Path(out), resume=(Path(out) / "config.toml").exists())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ import typer
 import typer.core
 
 from sri_pyro.cli import describing, running, training, usage
+from sri_pyro.cli.failing import FAILED, another_speaks, described, say, sentence_of, several
 from sri_pyro.cli.stopping import INTERRUPTED, NOTHING, stopping
 
 HELP = """
@@ -38,6 +38,10 @@ class Commands(typer.core.TyperGroup):
         known = self.list_commands(ctx)
         if args[0] not in known:
             raise ValueError(usage.unknown_command(args[0], known))
+        if several() and args[0] != "train":
+            raise ValueError(
+                f"{args[0]} computes in one process, and only train in several; start it without torchrun"
+            )
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -89,13 +93,6 @@ app.command()(running.encode)
 app.command()(describing.presets)
 app.command()(describing.show)
 
-FAILED = 2
-OUT_OF_MEMORY = (
-    "the memory of this device is not enough for the run; choose a smaller model, smaller batches or fewer "
-    "samples"
-)
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
@@ -114,18 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):  # before any command began
         print(NOTHING, file=sys.stderr)
         return INTERRUPTED
-    except usage.UsageError as error:
-        print(f"sri-pyro: {usage.told(error, words)}", file=sys.stderr)
-        return FAILED
-    except (ValueError, OSError, FloatingPointError) as error:  # what the library says to its user
-        print(f"sri-pyro: {described(error)}", file=sys.stderr)
-        return FAILED
-    except (MemoryError, RuntimeError) as error:
-        from sri_pyro.config.schema import lacks_memory  # not before: it takes the library with it
-
-        if not lacks_memory(error):
+    except Exception as error:
+        sentence = sentence_of(error, words)
+        if sentence is None:
             raise
-        print(f"sri-pyro: {OUT_OF_MEMORY}", file=sys.stderr)
+        if another_speaks():
+            return 0
+        say(sentence)
         return FAILED
 
 
@@ -138,16 +130,6 @@ def _flushed() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 0
-        print(f"sri-pyro: {described(error)}", file=sys.stderr)
+        say(described(error))
         return FAILED
     return 0
-
-
-def described(error: Exception) -> str:
-    """An error in one sentence."""
-    if isinstance(error, OSError) and error.strerror:
-        if error.filename is None and error.errno in NO_SPACE:  # a file would have been named
-            return f"cannot write to standard output: {error.strerror}"
-        place = f" {error.filename}" if error.filename else ""
-        return f"cannot read or write{place}: {error.strerror}"
-    return str(error).strip()

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sri_pyro.cli.failing import one_voice
 from sri_pyro.cli.running import naming
 from sri_pyro.cli.stopping import INTERRUPTED, console, stopping
 
 if TYPE_CHECKING:
-    from sri_pyro.config import Config, Cost
+    from sri_pyro.config import Config, Cost, Group
 
 
 def train(
@@ -53,6 +54,10 @@ def train(
 
     The number of epochs is part of a run: its learning rate, its noise and its best weights follow from it. A
     finished run is therefore not extended; train again, with more epochs, into another folder.
+
+    Several processes share every batch, and end with the weights of one, to rounding:
+
+    torchrun --nproc-per-node 2 -m sri_pyro train mine.toml --out runs/mine
     """
     with stopping(lambda: _what_is_saved(out)):
         _train(context, source, out, overrides or [], resume, tensorboard)
@@ -66,14 +71,25 @@ def _train(
     resume: bool,
     tensorboard: bool,
 ) -> None:
-    from sri_pyro.config import ConfigError, RunFolder, Stopped, Told, read_config, tensorboard_watch
-    from sri_pyro.config import train as train_run
+    from sri_pyro.config import ConfigError, joined, read_config
 
     if out is None:
         raise ConfigError(["train needs a folder for the run; give one that does not exist yet, for instance "
                            "--out runs/demo"])  # fmt: skip
+    with joined() as group, one_voice(group, context.obj[1:], lambda: _left(out)):
+        console.quiet = not group.leads
+        _run(context.obj, read_config(source, overrides), out, resume, tensorboard, group)
+
+
+def _run(
+    words: Sequence[str], config: Config, out: Path, resume: bool, tensorboard: bool, group: Group
+) -> None:
+    from sri_pyro.config import RunFolder, Stopped, Told, tensorboard_watch
+    from sri_pyro.config import train as train_run
+
     continuing = resume and RunFolder(out).exists
-    config = read_config(source, overrides)
+    command = words if group.size == 1 else ["torchrun", f"--nproc-per-node={group.local_size}", "-m", "sri_pyro",
+                                             *words[1:]]  # fmt: skip
     stopping: list[int] = []
 
     def begin(cost: Cost) -> None:
@@ -84,10 +100,12 @@ def _train(
             console.print(f"{before}{line}", highlight=False, soft_wrap=True)
         if cost.advice and not continuing:  # the number of threads of a run that is continued is settled
             console.print(cost.advice, highlight=False, soft_wrap=True)
+        if group.size > 1:
+            console.print(f"{group.size} processes share every batch", highlight=False, soft_wrap=True)
         closing.enter_context(stop_on_signal(stopping))  # from here on there is something to save
 
-    with ExitStack() as closing, Bar(config) as bar:
-        track = tensorboard_watch(out) if tensorboard else None
+    with ExitStack() as closing, one_voice(group, words[1:], lambda: _left(out)), Bar(config) as bar:
+        track = tensorboard_watch(out) if tensorboard and group.leads else None
 
         def watch(record: Mapping[str, float | str]) -> None:
             bar.watch(record)
@@ -97,13 +115,16 @@ def _train(
         told = Told(cost=begin, watch=watch, should_stop=lambda: bool(stopping))
         try:
             with naming(out):
-                history = train_run(config, out, resume=resume, command=context.obj, told=told)
+                history = train_run(config, out, resume=resume, command=command, told=told, group=group)
         except Stopped:
-            again = [*context.obj, *([] if resume else ["--resume"])]
+            again = [*command, *([] if resume else ["--resume"])]
             console.print(
                 f"stopped and saved; continue with: {' '.join(again)}", highlight=False, soft_wrap=True
             )
-            raise typer.Exit(INTERRUPTED) from None
+            # Where one process fails torchrun ends the others at once, and the first one may still be saving.
+            raise typer.Exit(INTERRUPTED if group.leads else 0) from None
+    if not group.leads:
+        return
     best = min(history.of("validation"), key=lambda record: float(record["nll"]))
     print(
         f"trained: {out}; best validation nll {best['nll']:.2f}{_error(best)} nats per sentence, "
@@ -114,10 +135,23 @@ def _train(
 
 def _what_is_saved(out: Path | None) -> str:
     """What is said of a Ctrl-C that nobody collects: one before the first step, or the second one."""
-    # Nothing of the library may be imported yet: importing it takes most of the time before the first step.
-    if out is not None and (out / "last.safetensors").exists():
-        return f"stopped at once; {out} is as it was last saved, and --resume continues it"
+    if out is not None and _saved(out):
+        return f"stopped at once; {_left(out)}"
     return "stopped before anything was saved"
+
+
+def _left(out: Path) -> str:
+    """What a process leaves that cannot go on."""
+    return (
+        f"{out} is as it was last saved, and --resume continues it"
+        if _saved(out)
+        else "nothing was saved yet"
+    )
+
+
+def _saved(out: Path) -> bool:
+    # Nothing of the library may be imported yet: importing it takes most of the time before the first step.
+    return (out / "last.safetensors").exists()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config, presets, read_config
 from sri_pyro.config.tracking import tensorboard_watch
 from sri_pyro.config.trainer import Told, train
+from sri_pyro.processes import Group, ProcessLostError, joined
 from sri_pyro.training import Stopped
 from sri_pyro.writing import atomic_path
 
@@ -17,6 +18,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "Cost",
+    "Group",
+    "ProcessLostError",
     "Run",
     "RunFolder",
     "Stopped",
@@ -25,6 +28,7 @@ __all__ = [
     "build",
     "build_model",
     "evaluate_run",
+    "joined",
     "load_corpus",
     "load_run",
     "parse_config",

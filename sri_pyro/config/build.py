@@ -16,8 +16,9 @@ from sri_pyro.config.settings import Config
 from sri_pyro.config.validation import validation_batches, validator
 from sri_pyro.data import Corpus, LengthBuckets, TextOptions
 from sri_pyro.models import LanguageModel, LatentTextModel
+from sri_pyro.processes import ALONE, Group
+from sri_pyro.step import StepHook
 from sri_pyro.target import Objective
-from sri_pyro.training import StepHook
 from sri_pyro.types import Batch
 
 
@@ -83,7 +84,7 @@ def build_model(config: Config, vocab_size: int, device: torch.device) -> tuple[
     return model.to(device), config.inference.build().to(device)
 
 
-def build(config: Config, corpus: Corpus, device: torch.device) -> Parts:
+def build(config: Config, corpus: Corpus, device: torch.device, group: Group = ALONE) -> Parts:
     """Everything that training needs, seeded: the generator stands where the initialisation leaves it."""
     seed_everything(config.seed)
     model, inference = build_model(config, len(corpus.vocabulary), device)
@@ -99,7 +100,7 @@ def build(config: Config, corpus: Corpus, device: torch.device) -> Parts:
         training=training,
         validation=held_out,
         validation_options=validation,
-        validate=validator(model, inference, held_out, validation),
+        validate=validator(model, inference, held_out, validation, group),
     )
 
 
@@ -114,13 +115,25 @@ def available_devices() -> list[str]:
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name.
+def find_device(name: str, group: Group = ALONE) -> torch.device:
+    """The device of that name; of several processes on ``cuda`` each has a GPU of its own.
 
     Raises:
-        ConfigError: If this machine has none.
+        ConfigError: If this machine has none, or not one for each process.
     """
     known = available_devices()
+    if group.size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise ConfigError(
+                [f"device is '{name}' and {group.size} processes need a GPU each; set device = 'cuda', of which each "
+                 "takes its own"]
+            )  # fmt: skip
+        if group.local_size > len(known) - 1:
+            raise ConfigError(
+                [f"there are {group.local_size} processes on this machine and {len(known) - 1} GPUs; start as many "
+                 "processes as there are GPUs, or set device = 'cpu'"]
+            )  # fmt: skip
+        name = f"cuda:{group.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -17,6 +17,7 @@ from sri_pyro.config.threads import computing_with
 from sri_pyro.config.validation import validator
 from sri_pyro.course import Training
 from sri_pyro.models import LatentTextModel
+from sri_pyro.processes import ALONE, Group
 from sri_pyro.training import Stopped, fit
 from sri_pyro.types import Batch
 
@@ -88,7 +89,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def rehearse(parts: Parts) -> Cost:
+def rehearse(parts: Parts, group: Group = ALONE) -> Cost:
     """Take a few steps and a piece of a validation on copies, and say what the whole will cost.
 
     The steps of the first epoch are timed one by one, and the median of their seconds per token stands for
@@ -99,13 +100,15 @@ def rehearse(parts: Parts) -> Cost:
 
     Where several threads compute, the same steps are taken with one as well, for a small model may lose by
     more. The number of threads is then what it was, and the run computes with that.
+
+    Several processes rehearse together, and all call this.
     """
     device = next(parts.model.parameters()).device
     epoch = parts.batches.epoch(0)
     few = [epoch[i] for i in range(min(len(epoch), MOST_STEPS + 1))]
     batch = parts.validation[0]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model, inference, clock = _stepped(parts, few, device)
+        model, inference, clock = _stepped(parts, few, device, group)
         steps = clock.steps
         validate = validator(model, inference, [batch], parts.validation_options)
         model.eval()
@@ -113,19 +116,21 @@ def rehearse(parts: Parts) -> Cost:
         validate()
         clock.lap()
     epochs = parts.training.epochs
+    batches = len(parts.validation)
+    at_once = batches / -(-batches // group.size)  # batches of a validation; each is scored by one process
     return Cost(
         epoch=per_token(steps, [_tokens(b) for b in few]) * parts.batches.split.num_tokens,
-        validation=clock.steps[-1] / _tokens(batch) * sum(map(_tokens, parts.validation)),
+        validation=clock.steps[-1] / _tokens(batch) * sum(map(_tokens, parts.validation)) / at_once,
         epochs=epochs,
         validations=-(-epochs // parts.training.validate_every),
         sentences=len(parts.batches.split),
         parameters=sum(p.numel() for p in model.parameters()),
-        one_thread=_gain_of_one_thread(parts, few, steps, device),
+        one_thread=_gain_of_one_thread(parts, few, steps, device, group),
     )
 
 
 def _stepped(
-    parts: Parts, few: Sequence[Batch], device: torch.device
+    parts: Parts, few: Sequence[Batch], device: torch.device, group: Group
 ) -> tuple[LatentTextModel, nn.Module, _Clock]:
     """Copies that were trained for a few steps, and the clock that timed each."""
     model, inference = copy.deepcopy((parts.model, parts.inference))
@@ -133,19 +138,19 @@ def _stepped(
     plain = Training(**{name: getattr(once, name) for name in Training.__dataclass_fields__})
     clock = _Clock(device)
     with suppress(Stopped):
-        fit(model, inference, parts.objective, Fixed(few), plain, should_stop=clock)
+        fit(model, inference, parts.objective, Fixed(few), plain, should_stop=clock, group=group)
     return model, inference, clock
 
 
 def _gain_of_one_thread(
-    parts: Parts, few: Sequence[Batch], seconds: Sequence[float], device: torch.device
+    parts: Parts, few: Sequence[Batch], seconds: Sequence[float], device: torch.device, group: Group
 ) -> float:
     """Times faster that one thread takes the steps which several took in so many seconds, with the same noise."""
     if torch.get_num_threads() == 1 or device.type == "cuda":
         return 1.0
     few = few[: len(seconds)]
     with computing_with(1), torch.random.fork_rng(devices=[]):
-        *_, clock = _stepped(parts, few, device)
+        *_, clock = _stepped(parts, few, device, group)
     tokens = [_tokens(batch) for batch in few[: len(clock.steps)]]
     return per_token(seconds[: len(tokens)], tokens) / per_token(clock.steps, tokens)
 

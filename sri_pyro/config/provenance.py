@@ -14,13 +14,16 @@ from sri_pyro.config.settings import Config
 PACKAGES = {"torch": "torch", "pyro": "pyro-ppl", "numpy": "numpy", "arviz": "arviz", "sri_pyro": "sri_pyro"}
 
 
-def provenance(config: Config, data: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+def provenance(
+    config: Config, data: Mapping[str, Any], command: Sequence[str], processes: int = 1
+) -> dict[str, Any]:
     """The record of a run: JSON-able, and the same whenever nothing has changed.
 
     Args:
         config: What was asked for.
         data: ``Corpus.record()``.
         command: The command line.
+        processes: How many train together.
     """
     return {
         "configuration": config.plain(),
@@ -32,6 +35,7 @@ def provenance(config: Config, data: Mapping[str, Any], command: Sequence[str]) 
         "command": " ".join(command),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
 
 

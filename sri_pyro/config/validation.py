@@ -13,6 +13,8 @@ from sri_pyro.data import Split, in_order
 from sri_pyro.evaluation import GaussianImportance, estimate_evidence
 from sri_pyro.evaluation.metrics import mean_estimate
 from sri_pyro.models import LatentTextModel
+from sri_pyro.numerics.keyed import fold, seeded
+from sri_pyro.processes import ALONE, Group
 from sri_pyro.target import Inference
 from sri_pyro.types import Batch
 
@@ -28,13 +30,18 @@ def validation_batches(split: Split, options: ValidationSection) -> list[Batch]:
 
 
 def validator(
-    model: LatentTextModel, inference: Inference, batches: Sequence[Batch], options: ValidationSection
+    model: LatentTextModel,
+    inference: Inference,
+    batches: Sequence[Batch],
+    options: ValidationSection,
+    group: Group = ALONE,
 ) -> Callable[[], dict[str, float]]:
-    r"""A function that scores the model as it stands.
+    r"""A function that scores the model as it stands; of several processes all call it, and share the batches.
 
     It gives ``nll`` (importance-sampled), ``ppl``, ``kl_posterior_prior`` and ``reconstruction`` (one short
     run), all in nats per sentence but the second, and the median ``khat``. It leaves the caller's generator as
-    it was, so training does not depend on how often it is called.
+    it was, so training does not depend on how often it is called. The noise of a batch follows from its place among
+    the batches, whichever process scores it.
 
     With two sentences or more there are two errors, in nats per sentence. ``nll_se`` is the standard error
     of ``nll``: the spread of the sentences' estimates over the root of their number. The estimates carry their
@@ -48,30 +55,32 @@ def validator(
     """
     estimator = GaussianImportance(options.num_samples, options.pilot_chains, refits=0)
     device = next(model.parameters()).device
-    generators = [device] if device.type == "cuda" else []
+    tokens = sum(int(batch.lengths.sum()) for batch in batches)
+
+    def score(batch: Batch) -> Tensor:
+        """Of every sentence: log p(x), its error, KL, k-hat and reconstruction, [5, B]."""
+        target = model.target(batch.to(device))
+        evidence, _ = estimate_evidence(target, inference, estimator)
+        reconstruction = -target.value(inference(target).z)[1][0].double()
+        found = (evidence.log_px, evidence.se, evidence.kl_posterior_prior, evidence.khat, reconstruction)
+        return torch.stack([column.to(device) for column in found])
 
     def validate() -> dict[str, float]:
-        log_px, se, kl, khat, reconstruction, tokens = [], [], [], [], [], 0
-        with torch.random.fork_rng(devices=generators):
-            torch.manual_seed(NOISE_SEED)
-            for batch in batches:
-                target = model.target(batch.to(device))
-                evidence, _ = estimate_evidence(target, inference, estimator)
-                log_px.append(evidence.log_px)
-                se.append(evidence.se)
-                kl.append(evidence.kl_posterior_prior)
-                khat.append(evidence.khat)
-                reconstruction.append(-target.value(inference(target).z)[1][0].double())
-                tokens += int(batch.lengths.sum())
-        nll = -torch.cat(log_px)
-        tails = torch.cat(khat)
-        known = tails[tails.isfinite()]
+        sizes = [len(batch) for batch in batches]
+        table = torch.zeros(5, sum(sizes), dtype=torch.float64, device=device)
+        for place, (batch, columns) in enumerate(zip(batches, torch.split(table, sizes, dim=1), strict=True)):
+            if place % group.size == group.rank:
+                with seeded(fold(NOISE_SEED, place), device):
+                    columns.copy_(score(batch))
+        group.sum(table)  # with zeros, which is exact
+        log_px, se, kl, khat, reconstruction = table.cpu()
+        nll, known = -log_px, khat[khat.isfinite()]
         return {
             "nll": float(nll.mean()),
-            **errors(nll, torch.cat(se)),
+            **errors(nll, se),
             "ppl": math.exp(min(float(nll.sum()) / tokens, 700.0)),
-            "kl_posterior_prior": float(torch.cat(kl).mean()),
-            "reconstruction": float(torch.cat(reconstruction).mean()),
+            "kl_posterior_prior": float(kl.mean()),
+            "reconstruction": float(reconstruction.mean()),
             "khat": float(known.median()) if len(known) else 0.0,
         }
 

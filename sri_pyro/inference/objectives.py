@@ -56,5 +56,5 @@ class Trajectory:
         num_samples, batch, positions, dim = path.shape
         z = path.permute(2, 0, 1, 3).reshape(positions * num_samples, batch, dim)
         log_likelihood = target.log_likelihood(z).view(positions, num_samples, batch)
-        along = log_likelihood[:-1].sum(0).mean(0).sum()
+        along = log_likelihood[:-1].sum(0).mean(0).sum() / progress.share  # a sum over the batch
         return -along - (target.log_prior(path[:, :, -1]) + log_likelihood[-1]).mean()

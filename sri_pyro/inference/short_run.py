@@ -7,7 +7,8 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from sri_pyro.numerics.langevin import Integrator, LeimkuhlerMatthews, run_langevin
+from sri_pyro.numerics import keyed
+from sri_pyro.numerics.langevin import Integrator, LeimkuhlerMatthews, Noise, run_langevin, standard_normal
 from sri_pyro.numerics.schedules import ConstantNoise, GeometricSteps, NoiseSchedule, StepSchedule
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
@@ -37,8 +38,11 @@ class ShortRunLangevin(nn.Module):
     A chain that falls in its log joint as no sampler does, leaves every bounded region, or meets a value that
     is not finite, is a divergence: the event is logged, and the chain runs again from a new start with its steps
     halved. The others stand, so that what is drawn for a sentence does not depend on its neighbours in the
-    batch. In training the halving stays if more than a tenth of the chains diverged, for then the steps are at
-    fault and not a sentence; a tuner may raise the scale again.
+    batch. In training the halving stays if more than a tenth of the chains diverged, on all processes together, for
+    then the steps are at fault and not a sentence; a tuner may raise the scale again.
+
+    Starts and noises are keyed where the target's batch has a key: a chain is then a function of the weights, the key
+    and its sentence.
 
     Args:
         num_steps: K, steps of a run; each takes one gradient.
@@ -104,42 +108,40 @@ class ShortRunLangevin(nn.Module):
         Raises:
             FloatingPointError: If chains diverge however small the steps are.
         """
-        noise_scale = self.noise(progress)
-        halvings = lasting = 0
         halved = torch.zeros(num_samples, target.batch_size, dtype=torch.bool)
-        draws, bad = self._judged_run(target, num_samples, self.step_sizes(), noise_scale, progress)
+        diverging: list[int] = []  # chains, by how often the steps were halved before
+        draws, bad = self._judged_run(target, num_samples, 0, progress)
         while bool(bad.any()):
-            if halvings == MOST_HALVINGS:
+            if len(diverging) == MOST_HALVINGS:
                 sentence = int(bad.any(0).nonzero()[0])
                 raise FloatingPointError(
                     f"chains diverge at every step size (sentence {sentence} of the batch first); the log joint or "
                     "its gradient is not finite there. Check the decoder's weights and the data."
                 )
-            lasting += float(bad.double().mean()) > LASTING
-            log.warning(
-                "%d of %d chains diverged at step sizes up to %.3g; running them again at half the step.",
-                int(bad.sum()), bad.numel(), 0.5**halvings * max(self.step_sizes()),
-            )  # fmt: skip
-            halvings += 1
-            steps = [0.5**halvings * step for step in self.step_sizes()]
+            diverging.append(int(bad.sum()))
             halved |= bad.cpu()
             # All run again, for a target cannot be cut; those that had ended well keep their first end.
-            again, still_bad = self._judged_run(target, num_samples, steps, noise_scale, progress)
+            again, still_bad = self._judged_run(target, num_samples, len(diverging), progress)
             draws, bad = replaced(draws, again, bad), bad & still_bad
-        if progress is not None:
-            self.step_scale.mul_(0.5**lasting)
+        never = [0] * (MOST_HALVINGS - len(diverging))
+        counts = torch.tensor([halved.numel(), *diverging, *never], dtype=torch.float64)
+        if progress is None:
+            _tell(counts, self.step_sizes())
+        else:
+            progress.count(counts, self._hear)
         return Draws(draws.z, info={**draws.info, "halved": halved})
 
+    def _hear(self, counts: Tensor) -> None:
+        """Shorten the steps if too many chains diverged; counts of a batch: chains, and those that did, by halving."""
+        _tell(counts, self.step_sizes())
+        chains, *diverging = counts.tolist()
+        self.step_scale.mul_(0.5 ** sum(bad / chains > LASTING for bad in diverging))
+
     def _judged_run(
-        self,
-        target: Target,
-        num_samples: int,
-        steps: list[float],
-        noise_scale: float,
-        progress: Progress | None,
+        self, target: Target, num_samples: int, halvings: int, progress: Progress | None
     ) -> tuple[Draws, Tensor]:
-        """A run, and which of its chains diverged."""
-        draws = self._run(target, num_samples, steps, noise_scale)
+        """A run with steps halved so often, and which of its chains diverged."""
+        draws = self._run(target, num_samples, halvings, self.noise(progress))
         log_joint = draws.info["log_joint"]
         if progress is None:
             # In training the loss looks at the end point; here nothing else does.
@@ -147,13 +149,14 @@ class ShortRunLangevin(nn.Module):
             log_joint = torch.cat([log_joint, (log_prior + log_likelihood)[..., None]], -1)
         return draws, diverged(draws.z, log_joint)
 
-    def _run(self, target: Target, num_samples: int, steps: list[float], noise_scale: float) -> Draws:
+    def _run(self, target: Target, num_samples: int, halvings: int, noise_scale: float) -> Draws:
+        steps = [0.5**halvings * step for step in self.step_sizes()]
         z = target.sample_prior(num_samples)
         trace = _Trace(z, keep_path=self.record_path)
-
         z = run_langevin(
-            target.log_joint_and_grad, z, steps, self.integrator, noise_scale=noise_scale, visit=trace.visit
-        )
+            target.log_joint_and_grad, z, steps, self.integrator,
+            noise_scale=noise_scale, noise=noise_of(target, z, self.num_steps, halvings), visit=trace.visit,
+        )  # fmt: skip
         info = trace.collect(z)
         if self.record_path and self.integrator.moves_position_only:
             info["step_size"] = torch.tensor(steps, dtype=z.dtype, device=z.device).expand(*z.shape[:2], -1)
@@ -178,6 +181,35 @@ class PriorDraws(nn.Module):
         z = target.sample_prior(num_samples)
         with torch.no_grad():
             return Draws(z, log_q=target.log_prior(z))
+
+
+def noise_of(target: Target, start: Tensor, num_steps: int, run: int = 0) -> Noise:
+    """Where the noises of a run come from: the key of the target's batch, or PyTorch's generator.
+
+    Args:
+        target: Whose batch may have a key.
+        start: Where the chains start, shape [S, B, D].
+        num_steps: K.
+        run: Which of the runs with the same key this is.
+    """
+    batch = target.batch
+    if batch is None or batch.key is None:
+        return standard_normal
+    keys = keyed.chains(keyed.fold(batch.key, keyed.Purpose.LANGEVIN, run), batch.ids, len(start))
+    # All at once, for they are many small operations.
+    noises = keyed.normal(keys, (num_steps + 1, target.dim), start.dtype)
+    return lambda index, _: noises[:, :, index]
+
+
+def _tell(counts: Tensor, steps: list[float]) -> None:
+    """Log which chains diverged; ``counts`` as for ``ShortRunLangevin``, the steps before any halving."""
+    chains, *diverging = (int(number) for number in counts)
+    for halvings, bad in enumerate(diverging):
+        if bad:
+            log.warning(
+                "%d of %d chains diverged at step sizes up to %.3g; running them again at half the step.",
+                bad, chains, 0.5**halvings * max(steps),
+            )  # fmt: skip
 
 
 def diverged(z: Tensor, log_joint: Tensor) -> Tensor:

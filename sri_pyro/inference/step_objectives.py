@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sri_pyro.inference.short_run import FAR, ShortRunLangevin
+from sri_pyro.inference.short_run import FAR, ShortRunLangevin, noise_of
 from sri_pyro.numerics.folding import step_map
 from sri_pyro.numerics.gaussians import gaussian_entropy, moments
 from sri_pyro.numerics.langevin import StepSizes, neighbours, run_langevin
@@ -37,7 +37,8 @@ class CommonNoise:
 
     def __init__(self, target: Target, num_chains: int, num_steps: int) -> None:
         self.start = target.sample_prior(num_chains)
-        self.noises = [torch.randn_like(self.start) for _ in range(num_steps + 1)]
+        noise = noise_of(target, self.start, num_steps)
+        self.noises = [noise(index, self.start) for index in range(num_steps + 1)]
 
     def __call__(self, index: int, like: Tensor) -> Tensor:
         """The noise of one step."""

@@ -119,7 +119,7 @@ class StepSizeTuner:
         """Tune if it is time; returns what to log, nothing if it was not."""
         if progress.step % self.every:
             return {}
-        few = Batch(batch.tokens[: self.num_sentences], batch.ids[: self.num_sentences])
+        few = Batch(batch.tokens[: self.num_sentences], batch.ids[: self.num_sentences], batch.key)
         return self.tune(make_target(few))
 
     def tune(self, target: Target) -> dict[str, float]:

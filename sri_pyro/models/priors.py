@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from sri_pyro.numerics import keyed
 from sri_pyro.target import value_and_gradient
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -30,6 +31,25 @@ class Prior(nn.Module, ABC):
     def log_prob_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(z) in nats [...] and its gradient in z [..., D], without a graph; here by autograd."""
         return value_and_gradient(lambda z: self().log_prob(z), z)
+
+    def draw(self, keys: Tensor) -> Tensor:
+        """One draw of z for every key, a function of the key and the weights alone, without a graph.
+
+        This one seeds a fork of PyTorch's generator for each key in turn, which serves every distribution, and takes
+        about 0.2 ms for each.
+
+        Args:
+            keys: Int64, any shape (``numerics.keyed``).
+
+        Returns:
+            Shape [*keys, D].
+        """
+        law = self()
+        drawn = []
+        for key in keys.flatten().tolist():
+            with torch.no_grad(), keyed.seeded(key, keys.device):
+                drawn.append(law.sample())
+        return torch.stack(drawn).reshape(*keys.shape, -1)
 
 
 def _require_dim(dim: int, least: int) -> int:
@@ -67,6 +87,10 @@ class StandardNormal(Prior):
         z = z.detach()
         return -0.5 * (z.square().sum(-1) + self.dim * LOG_TWO_PI), -z
 
+    def draw(self, keys: Tensor) -> Tensor:
+        """Keyed normals."""
+        return keyed.normal(keys, (self.dim,), self.loc.dtype)
+
 
 class GaussianMixture(Prior):
     r"""A learnable mixture :math:`p(z) = \sum_c \pi_c\, \mathcal{N}(\mu_c, \operatorname{diag} \sigma_c^2)`.
@@ -101,3 +125,13 @@ class GaussianMixture(Prior):
             dist.Categorical(logits=self.logits),
             dist.Normal(self.means, self.log_scales.exp()).to_event(1),
         )
+
+    @torch.no_grad()
+    def draw(self, keys: Tensor) -> Tensor:
+        """A component by the inverse of its distribution function, and a keyed normal within it."""
+        of_component, of_place = (keyed.folded(keys, keys.new_tensor(i)) for i in range(2))
+        below = self.logits.double().softmax(-1).cumsum(-1)
+        component = torch.searchsorted(below, keyed.uniform(of_component, (), torch.float64).contiguous())
+        component = component.clamp_(max=len(below) - 1)  # where rounding leaves the last sum below 1
+        noise = keyed.normal(of_place, (self.dim,), self.means.dtype)
+        return self.means[component] + self.log_scales[component].exp() * noise

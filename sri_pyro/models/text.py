@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import get_args
 
 import pyro
@@ -12,6 +14,8 @@ from sri_pyro.classic_svi import refuse_classic_svi
 from sri_pyro.models.decoders.base import Decoder
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks
 from sri_pyro.models.priors import Prior, StandardNormal
+from sri_pyro.numerics import keyed
+from sri_pyro.numerics.keyed import Purpose
 from sri_pyro.target import AutogradLikelihood, Target, evaluating
 from sri_pyro.types import Batch, InferenceDropout
 
@@ -64,7 +68,8 @@ class LatentTextModel(nn.Module):
     def target(self, batch: Batch, inference_dropout: InferenceDropout = "off") -> Target:
         r"""The log joint of a batch at the current weights.
 
-        In eval mode there is no dropout, and the choice makes no difference.
+        In eval mode there is no dropout, and the choice makes no difference. Where the batch has a key, the n-th
+        draws of z from the prior, and the masks of the n-th score, are functions of it, of n, and of a sentence's id.
 
         Args:
             batch: Tokens.
@@ -82,7 +87,10 @@ class LatentTextModel(nn.Module):
             raise ValueError(
                 f"unknown inference_dropout {inference_dropout!r}; known: {', '.join(get_args(InferenceDropout))}."
             )
-        shared = self.decoder.draw_masks(batch.tokens) if inference_dropout == "shared" else None
+        shared = None
+        if inference_dropout == "shared":
+            keys = _keys(batch, Purpose.SHARED_DROPOUT)
+            shared = self.decoder.draw_masks(batch.tokens, None if keys is None else keys[0])
         return self._target(batch, inference_dropout, shared)
 
     def _target(self, batch: Batch, inference_dropout: InferenceDropout, shared: Masks | None) -> Target:
@@ -92,12 +100,25 @@ class LatentTextModel(nn.Module):
             log_prob: Tensor = self.prior().log_prob(z)
             return log_prob
 
-        def log_likelihood(z: Tensor) -> Tensor:
-            log_prob: Tensor = self.decoder(z, batch, shared).log_prob(batch.tokens)
-            return log_prob
+        def likelihood(purpose: Purpose) -> Callable[[Tensor], Tensor]:
+            passes = count()
+
+            def log_likelihood(z: Tensor) -> Tensor:
+                dropout: Masks | Tensor | None = shared
+                if dropout is None and self.decoder.training:
+                    dropout = _keys(batch, purpose, next(passes), len(z))
+                log_prob: Tensor = self.decoder(z, batch, dropout).log_prob(batch.tokens)
+                return log_prob
+
+            return log_likelihood
+
+        starts = count()
 
         def sample_prior(num_samples: int) -> Tensor:
+            keys = _keys(batch, Purpose.START, next(starts), num_samples)
             with torch.no_grad(), evaluating(self.prior):
+                if keys is not None:
+                    return self.prior.draw(keys)
                 z: Tensor = self.prior().sample((num_samples, len(batch)))
             return z
 
@@ -106,6 +127,8 @@ class LatentTextModel(nn.Module):
             masks = None if shared is None else shared.select(rows, part.tokens.shape[1])
             return self._target(part, inference_dropout, masks)
 
+        # Inference has masks of its own, so that those of the weight step do not depend on how often it scored.
+        log_likelihood = likelihood(Purpose.WEIGHT_DROPOUT)
         moving = inference_dropout == "fresh"
         fast = None if moving else self.decoder.condition(batch, shared or NOTHING_DROPPED)
         module = None if moving else self
@@ -118,9 +141,16 @@ class LatentTextModel(nn.Module):
             batch=batch,
             module=module,
             select=select,
-            conditioned=fast or AutogradLikelihood(log_likelihood, module),
+            conditioned=fast or AutogradLikelihood(likelihood(Purpose.INFERENCE_DROPOUT), module),
             log_prior_and_grad=self.prior.log_prob_and_grad,
         )
+
+
+def _keys(batch: Batch, purpose: Purpose, index: int = 0, num_samples: int = 1) -> Tensor | None:
+    """Keys of the index-th draw for a purpose, [S, B]; None where the batch has none."""
+    if batch.key is None:
+        return None
+    return keyed.chains(keyed.fold(batch.key, purpose, index), batch.ids, num_samples)
 
 
 class LanguageModel(LatentTextModel):

@@ -5,6 +5,7 @@ import torch
 
 from sri_pyro.models import DECODERS
 from sri_pyro.models.decoders.base import Decoder
+from sri_pyro.numerics.keyed import chains
 from sri_pyro.types import BOS, EOS, PAD
 from tests.contracts.tables import BATCH, small
 from tests.oracles import randomise, sentence
@@ -160,3 +161,24 @@ def test_decoder_survives_its_state_dict(name: str) -> None:
     copy.load_state_dict(decoder.state_dict())
     found, expected = (d.log_likelihood(z, BATCH.tokens) for d in (copy, decoder))
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_keyed_masks_are_functions_of_the_key(name: str) -> None:
+    """To the bit, whatever other rows there are, and however far their padding goes: a shard has fewer of both."""
+    decoder = small(DECODERS[name], dropout=0.5, word_dropout=0.4).train()
+    keys, state = chains(4, torch.arange(len(BATCH)), 1)[0], torch.get_rng_state()
+    whole = vars(decoder.draw_masks(BATCH.tokens, keys))
+    rows = torch.tensor([2, 1])
+    part = vars(decoder.draw_masks(BATCH.tokens[rows, :2], keys[rows]))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert any(mask is not None for mask in whole.values())
+    for kind, mask in whole.items():
+        assert (mask is None) == (part[kind] is None)
+        if mask is not None:
+            assert torch.equal(
+                part[kind], mask[rows, :2] if mask.ndim > 2 or kind == "unread" else mask[rows]
+            )
+    again = vars(decoder.draw_masks(BATCH.tokens, keys + 1))
+    assert not all(mask is None or torch.equal(mask, again[kind]) for kind, mask in whole.items())
+    assert all(mask is None for mask in vars(decoder.eval().draw_masks(BATCH.tokens, keys)).values())

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from sri_pyro.inference import INFERENCES, PriorDraws, ShortRunLangevin
 from sri_pyro.numerics.langevin import INTEGRATORS, UnadjustedLangevin
 from sri_pyro.numerics.schedules import ConstantNoise, ConstantSteps, GeometricSteps, LinearNoise
 from sri_pyro.target import Target
-from sri_pyro.types import Progress
+from sri_pyro.types import Batch, Progress
 from tests.oracles import (
     EnumerableText,
     LinearGaussian,
@@ -329,3 +330,37 @@ def test_chains_that_ran_again_are_told() -> None:
     assert halved.shape == (8, 2)
     assert not halved[:, 0].any()
     assert halved[:, 1].all()
+
+
+class Listening(UnadjustedLangevin):
+    """Keeps every noise that it is given."""
+
+    def advance(self, z, memory, grad, steps, noise_scale, noise):
+        HEARD.append(noise)
+        return super().advance(z, memory, grad, steps, noise_scale, noise)
+
+
+HEARD: list[Tensor] = []
+
+
+def test_keyed_noise_is_of_the_key_the_sentence_the_step_and_the_run() -> None:
+    """The steep sentence runs again: with noise of its own, and the same one in a batch of its own.
+
+    Catches a second run on the noise of the first, steps that share one, and noise by place in the batch.
+    """
+    curvature = torch.tensor([1.0, 50.0, 2.0])
+    batch = Batch(torch.tensor([[5], [6], [7]]), torch.tensor([30, 10, 20])).keyed(4)
+
+    def run_on(rows: list[int]) -> list[Tensor]:
+        of_rows = curvature[rows]
+        target = standard_normal_target(lambda z: -0.5 * (of_rows - 1) * z.square().sum(-1), len(rows), 1)
+        HEARD.clear()
+        run = ShortRunLangevin(5, Listening(), ConstantSteps(0.1))
+        run(replace(target, batch=batch.select(torch.tensor(rows))), 4, progress=START)
+        return list(HEARD)
+
+    whole, alone = run_on([0, 1, 2]), run_on([1])
+    assert len(whole) == len(alone) == 5 * 3  # steps of 0.1, 0.05 and 0.025
+    for noise, other in zip(whole, alone, strict=True):
+        assert torch.equal(noise[:, [1]], other)
+    assert len(torch.stack(whole).unique()) == 15 * 4 * 3

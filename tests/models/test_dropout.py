@@ -12,6 +12,7 @@ from sri_pyro.models import (
     StandardNormal,
 )
 from sri_pyro.models.decoders.dropout import Masks
+from sri_pyro.numerics.keyed import chains
 from sri_pyro.target import Target
 from sri_pyro.types import BOS, EOS, PAD, UNK, Batch
 from tests.oracles import gate, randomise, sentence
@@ -112,12 +113,14 @@ def test_masks_of_a_recurrent_network_by_hand(cls: type) -> None:
     torch.testing.assert_close(found[1], decoder.log_likelihood(z, tokens))
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru", "bag_of_words"])
-def test_masks_drop_at_their_rates_and_keep_the_mean(name: str) -> None:
+def test_masks_drop_at_their_rates_and_keep_the_mean(name: str, keyed: bool) -> None:
     """Binomial counts; the three gates together at a false-alarm rate below 1e-6."""
     rates = {"dropout": 0.3} if name == "bag_of_words" else {"dropout": 0.3, "word_dropout": 0.2}
     decoder = DECODERS[name](vocab_size=8, latent_dim=3, hidden=40, **rates).train()
-    masks = decoder.draw_masks(torch.full((200, 30), 5))
+    keys = chains(5, torch.arange(200), 1)[0] if keyed else None
+    masks = decoder.draw_masks(torch.full((200, 30), 5), keys)
     for mask, rate in ((masks.words, 0.3), (masks.states, 0.3)):
         if mask is None:
             assert name == "bag_of_words"
@@ -141,3 +144,43 @@ def test_an_unknown_choice_is_refused() -> None:
         ValueError, match=sentence("unknown inference_dropout 'on'; known: off, shared, fresh.")
     ):
         model_of("lstm").target(BATCH, "on")  # type: ignore[arg-type]
+
+
+def test_keyed_masks_of_a_row_are_unrelated() -> None:
+    """Which words are hidden says nothing of which states are dropped, at the same rate: one draw used twice would."""
+    decoder = DECODERS["lstm"](
+        vocab_size=8, latent_dim=3, embedding=40, hidden=40, dropout=0.5, word_dropout=0.5
+    )
+    masks = decoder.train().draw_masks(torch.full((200, 40), 5), chains(5, torch.arange(200), 1)[0])
+    assert masks.words is not None
+    assert masks.states is not None
+    assert masks.unread is not None
+    first_word, first_state = masks.words[..., 0], masks.states[..., 0]
+    for one, other in ((masks.words, masks.states), (first_word, masks.unread), (first_state, masks.unread)):
+        agreement = ((one > 0) == (other > 0)).double()
+        assert (agreement.mean() - 0.5).abs() < gate(3) * 0.5 / agreement.numel() ** 0.5
+
+
+@pytest.mark.parametrize("choice", ["off", "shared", "fresh"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_part_of_a_keyed_batch_has_the_noise_of_the_whole(name: str, choice: str) -> None:
+    """Oracle: the whole batch's target, asked the same things in the same order. Catches noise by row instead of by id,
+    chains that share masks, and a weight step whose masks depend on how often inference looked.
+    """
+    model, keyed = model_of(name, **DROPPING[name]), BATCH.keyed(12)
+    rows = torch.tensor([2, 1])
+    whole, part = model.target(keyed, choice), model.target(keyed.select(rows), choice)
+    for _ in range(2):  # another draw the second time
+        z = whole.sample_prior(4)
+        torch.testing.assert_close(part.sample_prior(2), z[:2, rows], rtol=0, atol=0)
+        for _ in range(2):
+            seen, learned = both(whole, z), both(part, z[:, rows])
+            for one, other in zip(seen, learned, strict=True):
+                torch.testing.assert_close(other, one[:, rows], rtol=0, atol=1e-11)
+        whole.conditioned.value_and_grad(z)  # once more than the part's: a run that is done again, elsewhere
+        first, again = whole.log_likelihood(z), whole.log_likelihood(z)
+        assert torch.equal(first, again) == (choice == "shared")
+        torch.testing.assert_close(part.log_likelihood(z[:, rows]), first[:, rows], rtol=0, atol=1e-11)
+        torch.testing.assert_close(part.log_likelihood(z[:, rows]), again[:, rows], rtol=0, atol=1e-11)
+        if choice == "fresh":
+            break

@@ -46,12 +46,12 @@ class BagOfWordsDecoder(Decoder):
         self.hidden = nn.Linear(latent_dim, hidden) if latent_dim else None
         self.output = nn.Linear(hidden, vocab_size)
 
-    def draw_masks(self, tokens: Tensor) -> Masks:
+    def draw_masks(self, tokens: Tensor, keys: Tensor | None = None) -> Masks:
         """Dropout of the hidden layer, shape [N, H]."""
         if not self.training:
             return NOTHING_DROPPED
         shape = (len(tokens), self.output.in_features)
-        return Masks(states=factors(shape, self.dropout, self.output.weight))
+        return Masks(states=factors(shape, self.dropout, self.output.weight, keys))
 
     def begin(self, z: Tensor) -> Tensor:
         """The logits of every token, [N, V]."""

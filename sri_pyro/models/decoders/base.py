@@ -63,8 +63,14 @@ class Decoder(nn.Module, ABC):
         """The bias of every token's logit, [V]: -inf for what cannot follow."""
         return self.unpredictable if output.bias is None else output.bias + self.unpredictable
 
-    def draw_masks(self, tokens: Tensor) -> Masks:
-        """Dropout for one pass over tokens [N, T]; nothing is dropped in eval mode, or without a rate."""
+    def draw_masks(self, tokens: Tensor, keys: Tensor | None = None) -> Masks:
+        """Dropout for one pass over tokens [N, T]; nothing is dropped in eval mode, or without a rate.
+
+        Args:
+            tokens: Ids.
+            keys: Of each row's noise, int64, shape [N]: its masks are a function of its key (``numerics.keyed``), and
+                those of its first tokens do not depend on how many follow. None draws from PyTorch's generator.
+        """
         return NOTHING_DROPPED
 
     @abstractmethod
@@ -96,19 +102,23 @@ class Decoder(nn.Module, ABC):
         """
         return None
 
-    def forward(self, z: Tensor, batch: Batch | None = None, masks: Masks | None = None) -> TokenSequence:
+    def forward(
+        self, z: Tensor, batch: Batch | None = None, dropout: Masks | Tensor | None = None
+    ) -> TokenSequence:
         """p(x | z) for codes of shape [..., D]; samples are as long as the batch, or ``max_length``.
 
-        With masks, drawn for the batch, every score is made under these; without, each draws its own.
+        With dropout, settled for the batch as ``Thinned`` says, every score is made under it; without, each draws
+        its own.
         """
         length = self.max_length if batch is None else batch.tokens.shape[1]
-        return TokenSequence(self if masks is None else Thinned(self, masks), z, length)
+        return TokenSequence(self if dropout is None else Thinned(self, dropout), z, length)
 
-    def log_likelihood(self, z: Tensor, tokens: Tensor, masks: Masks | None = None) -> Tensor:
+    def log_likelihood(self, z: Tensor, tokens: Tensor, dropout: Masks | Tensor | None = None) -> Tensor:
         """Log p(tokens | z) in nats: z [..., D] and tokens [..., T] broadcast to [...].
 
-        In training mode dropout is drawn afresh in each call, for every row its own, unless masks of the
-        last batch axis are given, which the axes before it share. See ``Target`` for what inference sees.
+        In training mode dropout is drawn afresh in each call, for every row its own, from keys of all rows [...]
+        where they are given; unless masks of the last batch axis are, which the axes before it share. See ``Target``
+        for what inference sees.
 
         Raises:
             ValueError: If an id lies outside the vocabulary.
@@ -122,11 +132,13 @@ class Decoder(nn.Module, ABC):
         shape = torch.Size(np.broadcast_shapes(z.shape[:-1], tokens.shape[:-1]))
         z = z.expand(*shape, z.shape[-1]).reshape(shape.numel(), z.shape[-1])
         tokens = tokens.expand(*shape, tokens.shape[-1]).reshape(-1, tokens.shape[-1])
-        if masks is None:
-            masks = self.draw_masks(tokens)
+        if not isinstance(dropout, Masks):
+            masks = self.draw_masks(tokens, None if dropout is None else dropout.reshape(-1))
         elif len(shape) > 1:
             rows = torch.arange(shape[-1], device=z.device).repeat(shape[:-1].numel())
-            masks = masks.select(rows, tokens.shape[-1])
+            masks = dropout.select(rows, tokens.shape[-1])
+        else:
+            masks = dropout
         return self.token_log_probs(z, tokens, masks).sum(-1).reshape(shape)
 
     @torch.no_grad()

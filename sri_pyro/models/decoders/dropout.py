@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sri_pyro.numerics import keyed
 from sri_pyro.types import BOS, PAD, UNK
 
 if TYPE_CHECKING:
@@ -53,9 +55,36 @@ class Masks:
 NOTHING_DROPPED = Masks()
 
 
-def factors(shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor | None:
-    """Independent factors, 0 with probability ``rate`` and 1 / (1 - rate) otherwise; None at rate 0."""
-    return F.dropout(like.new_ones(shape), rate) if rate else None
+def factors(shape: tuple[int, ...], rate: float, like: Tensor, keys: Tensor | None = None) -> Tensor | None:
+    """Independent factors, 0 with probability ``rate`` and 1 / (1 - rate) otherwise; None at rate 0.
+
+    Args:
+        shape: Of the factors, [N, ...].
+        rate: In [0, 1).
+        like: Gives their precision and device.
+        keys: Of each row's noise, int64, shape [N]; None draws from PyTorch's generator.
+    """
+    if not rate:
+        return None
+    if keys is None:
+        return F.dropout(like.new_ones(shape), rate)
+    return (~keyed.happens(keys, shape[1:], rate)).to(like.dtype).div_(1 - rate)
+
+
+def hidden_words(tokens: Tensor, rate: float, keys: Tensor | None = None) -> Tensor | None:
+    """Which of the words [N, T] are hidden, each with probability ``rate``; None at rate 0. Keys as for ``factors``."""
+    if not rate:
+        return None
+    if keys is None:
+        return torch.rand(tokens.shape, device=tokens.device) < rate
+    return keyed.happens(keys, tokens.shape[1:], rate)
+
+
+def branches(keys: Tensor | None, num: int) -> Sequence[Tensor | None]:
+    """Keys of several draws for the same rows, so that none says anything of another."""
+    if keys is None:
+        return [None] * num
+    return keyed.folded(keys, torch.arange(num, device=keys.device)[:, None]).unbind()
 
 
 def times(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -65,19 +94,20 @@ def times(values: Tensor, mask: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Thinned:
-    """A decoder under one draw of dropout, as a scorer of sentences; what it writes is not thinned.
+    """A decoder under dropout that is settled, as a scorer of sentences; what it writes is not thinned.
 
     Attributes:
         decoder: Scores and generates.
-        masks: Of B sentences; S draws of codes for each of them share its masks.
+        dropout: Masks of B sentences, which S draws of codes for each of them share; or keys of S x B rows' noise,
+            int64, shape [S, B], from which each row draws its own.
     """
 
     decoder: Decoder
-    masks: Masks
+    dropout: Masks | Tensor
 
     def log_likelihood(self, z: Tensor, tokens: Tensor) -> Tensor:
-        """Log p(tokens | z) in nats under these masks: z [S, B, D] or [B, D], tokens [B, T]."""
-        return self.decoder.log_likelihood(z, tokens, self.masks)
+        """Log p(tokens | z) in nats under this dropout: z [S, B, D] or [B, D], tokens [B, T]."""
+        return self.decoder.log_likelihood(z, tokens, self.dropout)
 
     def generate(self, z: Tensor, max_length: int, strategy: Strategy | None = None) -> Tensor:
         """Sentences for z [..., D], shape [..., max_length]."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sri_pyro.models.decoders.base import Decoder, State, require_rate, require_width
-from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, factors, times
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, branches, factors, hidden_words, times
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
 from sri_pyro.models.decoders.inputs import shifted
 from sri_pyro.models.decoders.packed import Packing, packed_lstm, regrouped
@@ -59,16 +59,16 @@ class RecurrentDecoder(Decoder):
         self.cell = cell(embedding + latent_dim, hidden, batch_first=True)
         self.output = nn.Linear(hidden, vocab_size, bias=output_bias)
 
-    def draw_masks(self, tokens: Tensor) -> Masks:
+    def draw_masks(self, tokens: Tensor, keys: Tensor | None = None) -> Masks:
         """Dropout of words, of their embeddings and of hidden states."""
         if not self.training:
             return NOTHING_DROPPED
         weight = self.embedding.weight
-        unread = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+        of_unread, of_words, of_states = branches(keys, 3)
         return Masks(
-            unread=unread if self.word_dropout else None,
-            words=factors((*tokens.shape, self.embedding.embedding_dim), self.dropout, weight),
-            states=factors((*tokens.shape, self.cell.hidden_size), self.dropout, weight),
+            unread=hidden_words(tokens, self.word_dropout, of_unread),
+            words=factors((*tokens.shape, self.embedding.embedding_dim), self.dropout, weight, of_words),
+            states=factors((*tokens.shape, self.cell.hidden_size), self.dropout, weight, of_states),
         )
 
     def token_log_probs(self, z: Tensor, tokens: Tensor, masks: Masks = NOTHING_DROPPED) -> Tensor:
