@@ -216,6 +216,12 @@ class Bar:
         self._progress.update(self._task, completed=float(record["epoch"]), visible=True)
         if note:
             self._progress.update(self._task, note=note)
+        if "inner_gradient_error" in record:
+            console.print(
+                f"epoch {record['epoch']:.2f}: the frozen tail's gradient is {record['inner_gradient_error']:.1%} "
+                "from the exact one",
+                highlight=False,
+            )
         if record["kind"] == "validation":
             khat = f", median k-hat {record['khat']:.2f}" if self._codes else ""
             console.print(

@@ -15,6 +15,7 @@ from sri_pyro.config.sections import EvaluationSection, TrainingSection, Validat
 from sri_pyro.config.settings import Config
 from sri_pyro.config.validation import validation_batches, validator
 from sri_pyro.data import Corpus, LengthBuckets, TextOptions
+from sri_pyro.inference import ShortRunLangevin, SurrogateCheck
 from sri_pyro.models import LanguageModel, LatentTextModel
 from sri_pyro.processes import ALONE, Group
 from sri_pyro.step import StepHook
@@ -30,7 +31,7 @@ class Parts:
         model: On its device, freshly initialised.
         inference: Draws z.
         objective: The learning rule.
-        hook: Tunes the step size, or does nothing.
+        hooks: Tune the step size, and look at a surrogate of the inner loop, where there are such.
         batches: Training data.
         training: How ``fit`` trains.
         validation: The sentences that ``validate`` scores.
@@ -41,7 +42,7 @@ class Parts:
     model: LatentTextModel
     inference: nn.Module
     objective: Objective
-    hook: StepHook
+    hooks: list[StepHook]
     batches: LengthBuckets
     training: TrainingSection
     validation: list[Batch]
@@ -91,11 +92,12 @@ def build(config: Config, corpus: Corpus, device: torch.device, group: Group = A
     training: TrainingSection = config.training.build()
     validation: ValidationSection = config.validation.build()
     held_out = validation_batches(corpus.valid, validation)
+    checks = [SurrogateCheck(inference)] if isinstance(inference, ShortRunLangevin) else []
     return Parts(
         model=model,
         inference=inference,
         objective=config.objective.build(),
-        hook=config.step_size.build(inference=inference, latent_dim=model.prior.dim),
+        hooks=[config.step_size.build(inference=inference, latent_dim=model.prior.dim), *checks],
         batches=LengthBuckets(corpus.train, training.batch_size, config.seed),
         training=training,
         validation=held_out,

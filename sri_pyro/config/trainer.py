@@ -125,7 +125,7 @@ def _train(
             parts.batches,
             parts.training,
             validate=parts.validate,
-            hooks=[parts.hook],
+            hooks=parts.hooks,
             folder=folder.path,
             resume=continued,
             identity=folder.identity(),

@@ -6,6 +6,7 @@ from sri_pyro.inference.guide import as_guide
 from sri_pyro.inference.objectives import FinalState, Trajectory
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
 from sri_pyro.inference.step_size import StepSizeTuner
+from sri_pyro.inference.surrogate import SurrogateCheck
 from sri_pyro.target import Inference, Objective
 
 INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
@@ -22,6 +23,7 @@ __all__ = [
     "PriorDraws",
     "ShortRunLangevin",
     "StepSizeTuner",
+    "SurrogateCheck",
     "Trajectory",
     "as_guide",
 ]

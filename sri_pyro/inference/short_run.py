@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sri_pyro.models.decoders.frozen_tail import Approximable, FrozenTailLikelihood, TailOptions
 from sri_pyro.numerics import keyed
 from sri_pyro.numerics.langevin import Integrator, LeimkuhlerMatthews, Noise, run_langevin, standard_normal
 from sri_pyro.numerics.schedules import ConstantNoise, GeometricSteps, NoiseSchedule, StepSchedule
@@ -50,9 +53,17 @@ class ShortRunLangevin(nn.Module):
         step_schedule: The K step sizes before scaling.
         noise: The noise scale, over training; evaluation uses the final one.
         record_path: Keep every position in ``info["path"]``, shape [S, B, K + 1, D].
+        inner_softmax: ``exact``, or ``frozen_tail``: while training, runs follow the surrogate of
+            ``sri_pyro.models.decoders.frozen_tail``, whose error is logged as ``inner_gradient_error``; runs of an
+            evaluation never do. Its words are chosen by all sentences at hand, so that draws then depend a little on
+            their batch and on the number of processes.
+        candidates: Words that the surrogate computes exactly.
+        tail_words: Log-linear words that stand for all others.
+        refresh: Steps from one exact gradient to the next.
 
     Raises:
-        ValueError: If ``num_steps`` is not positive.
+        ValueError: If ``num_steps`` is not positive, or an option of the surrogate out of range; when a run begins, if
+            the model has no such surrogate.
 
     Example:
         >>> from sri_pyro.models import LatentTextModel, LSTMDecoder, StandardNormal
@@ -76,8 +87,14 @@ class ShortRunLangevin(nn.Module):
         step_schedule: StepSchedule | None = None,
         noise: NoiseSchedule | None = None,
         record_path: bool = False,
+        inner_softmax: Literal["exact", "frozen_tail"] = "exact",
+        candidates: int = 1000,
+        tail_words: int = 8,
+        refresh: int = 5,
     ) -> None:
         super().__init__()
+        if inner_softmax not in ("exact", "frozen_tail"):
+            raise ValueError(f"unknown inner_softmax {inner_softmax!r}; known: exact, frozen_tail.")
         if num_steps < 1:
             raise ValueError(
                 f"num_steps must be at least 1; got {num_steps}. For draws that do not move use the "
@@ -88,6 +105,8 @@ class ShortRunLangevin(nn.Module):
         self.step_schedule = step_schedule or GeometricSteps()
         self.noise = noise or ConstantNoise()
         self.record_path = record_path
+        tail = TailOptions(candidates, tail_words, refresh)
+        self.tail = tail if inner_softmax == "frozen_tail" else None
         self.step_schedule(num_steps)  # a list of another length fails here, not in the first batch
         self.register_buffer("step_scale", torch.ones((), dtype=torch.float64))
 
@@ -141,7 +160,8 @@ class ShortRunLangevin(nn.Module):
         self, target: Target, num_samples: int, halvings: int, progress: Progress | None
     ) -> tuple[Draws, Tensor]:
         """A run with steps halved so often, and which of its chains diverged."""
-        draws = self._run(target, num_samples, halvings, self.noise(progress))
+        drift = target if self.tail is None or progress is None else frozen_tail(target, self.tail)
+        draws = self._run(drift, num_samples, halvings, self.noise(progress))
         log_joint = draws.info["log_joint"]
         if progress is None:
             # In training the loss looks at the end point; here nothing else does.
@@ -181,6 +201,20 @@ class PriorDraws(nn.Module):
         z = target.sample_prior(num_samples)
         with torch.no_grad():
             return Draws(z, log_q=target.log_prior(z))
+
+
+def frozen_tail(target: Target, options: TailOptions) -> Target:
+    """The target whose gradients are those of a surrogate, for one run.
+
+    Raises:
+        ValueError: If the model has none.
+    """
+    if not isinstance(target.conditioned, Approximable):
+        raise ValueError(
+            "inner_softmax = 'frozen_tail' needs a decoder with a fast route, as 'lstm' has, and inference_dropout "
+            "other than 'fresh'; set inner_softmax = 'exact'."
+        )
+    return replace(target, conditioned=FrozenTailLikelihood.of(target.conditioned, options))
 
 
 def noise_of(target: Target, start: Tensor, num_steps: int, run: int = 0) -> Noise:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -126,6 +126,7 @@ def clusters(points: Tensor, number: int, rounds: int = 3) -> Tensor:
     return group
 
 
+@runtime_checkable
 class Approximable(Protocol):
     """A likelihood of one batch whose gradient takes any softmax."""
 
