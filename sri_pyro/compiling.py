@@ -11,6 +11,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sri_pyro.writing import atomic_path, cache_folder
@@ -49,10 +51,11 @@ def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
     options = [*FLAGS, *(f"-D{definition}" for definition in definitions)]
     try:
         key = _digest(source, compiler, options)
-        kept = _folder() / f"{source.stem}-{key}.so"
-        if not kept.exists():
-            _compile(compiler, options, source, kept)
-        return ctypes.CDLL(str(kept))
+        with _folder() as folder:
+            kept = folder / f"{source.stem}-{key}.so"
+            if not kept.exists():
+                _compile(compiler, options, source, kept)
+            return ctypes.CDLL(str(kept))
     except (OSError, subprocess.SubprocessError) as error:
         log.info("%s is not compiled (%s); PyTorch's own operations are used.", source.name, error)
         return None
@@ -88,23 +91,30 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def _folder() -> Path:
-    """Where libraries are kept, readable by their owner alone; a temporary folder where that cannot be."""
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Where libraries are kept, writable by their owner alone; a folder for a moment where that cannot be."""
     place = cache_folder() / "compiled"
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         mine = not hasattr(os, "getuid") or place.stat().st_uid == os.getuid()
-        if mine and os.access(place, os.W_OK):
-            return place
+        usable = mine and os.access(place, os.W_OK)
     except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="sri_pyro-"))
+        usable = False
+    if usable:
+        yield place
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="sri_pyro-"
+    ) as passing:  # a library that is loaded needs its file no more
+        yield Path(passing)
 
 
 def _compile(compiler: str, options: list[str], source: Path, kept: Path) -> None:
     """Build beside the place and move there, so that no process loads half a library."""
     with atomic_path(kept) as temporary:
         command = [compiler, *options, "-o", str(temporary), str(source), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S)
         if done.returncode:
-            raise OSError(f"{compiler} ended with {done.returncode}: {done.stderr.strip()[:500]}")
+            said = done.stderr.decode(errors="replace").strip()  # in the language of the user
+            raise OSError(f"{compiler} ended with {done.returncode}: {said[:500]}")

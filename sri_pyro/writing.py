@@ -42,4 +42,8 @@ CACHE = "SRI_PYRO_CACHE"
 def cache_folder() -> Path:
     """The folder that ``SRI_PYRO_CACHE`` names, or ``sri_pyro`` where the user's caches are; it need not exist."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get(CACHE) or f"{home}/sri_pyro").expanduser()
+    place = Path(os.environ.get(CACHE) or f"{home}/sri_pyro")
+    try:
+        return place.expanduser()
+    except RuntimeError:  # a user without a home, as in a container
+        return Path(tempfile.gettempdir()) / "sri_pyro"

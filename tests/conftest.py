@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyro
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from sri_pyro.config.threads import computing_with
+from sri_pyro.models.decoders.cells import plain_cells
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that ``tests.oracles`` is found from any folder
 
@@ -28,6 +30,13 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def cells(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compute with the compiled LSTM cell, where there is a compiler, and then with PyTorch's operations."""
+    with plain_cells() if request.param == "plain" else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pyro.distributions import Distribution, Normal
 from torch import Tensor
 
 from sri_pyro.models import DECODERS, PRIORS, GRUDecoder, LatentTextModel, LSTMDecoder, StandardNormal
-from sri_pyro.target import AutogradLikelihood, Target, evaluating, value_and_gradient
+from sri_pyro.target import AutogradLikelihood, Target, evaluating, frozen, value_and_gradient
 from sri_pyro.types import EOS, PAD, Batch
 from tests.oracles import LinearGaussian, bimodal, gate, randomise, sentence, skewed
 
@@ -340,6 +340,28 @@ def test_evaluating_puts_every_mode_back() -> None:
         raise KeyError
     assert [module.training for module in network.modules()] == before
     with evaluating(None):
+        pass
+
+
+def test_frozen_puts_back_what_learned_and_nothing_else() -> None:
+    """Also after an error, within itself, and for a weight that never learned."""
+    network, x = torch.nn.Linear(2, 2), torch.randn(3, 2, requires_grad=True)
+    network.bias.requires_grad_(False)
+
+    def learning() -> list[bool]:
+        return [weight.requires_grad for weight in network.parameters()]
+
+    with frozen(network):
+        with frozen(network):
+            network(x).sum().backward()
+        assert learning() == [False, False]
+    assert learning() == [True, False]
+    assert network.weight.grad is None
+    assert x.grad is not None
+    with pytest.raises(KeyError), frozen(network):
+        raise KeyError
+    assert learning() == [True, False]
+    with frozen(None):
         pass
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal  # noqa: F401  # Literal stands in annotations of TextOptions, read here
 
 from sri_pyro.data.corpus import Corpus, Provenance, build_corpus, check_known
 from sri_pyro.data.errors import DataError

@@ -84,6 +84,8 @@ class StandardNormal(Prior):
 
     def log_prob_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`-(\lVert z \rVert^2 + D \log 2\pi)/2` and :math:`-z`."""
+        if type(self).forward is not StandardNormal.forward:  # a prior that was made from this one
+            return super().log_prob_and_grad(z)
         z = z.detach()
         return -0.5 * (z.square().sum(-1) + self.dim * LOG_TWO_PI), -z
 

@@ -95,6 +95,29 @@ def test_prior_is_smooth_in_z_and_built_afresh(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRIORS)
+def test_prior_gradient_for_inference_is_autograd(name: str) -> None:
+    """Its own formula, where it has one, says what its distribution says; no graph, no weight's gradient."""
+    prior = small(PRIORS[name])
+    randomise(prior)
+    for z in (
+        torch.randn(4, 5, 3),
+        30 * torch.randn(3).expand(2, 3),
+        torch.randn(5, 3, 4).mT,
+        torch.randn(3),
+    ):
+        leaf = z.clone().requires_grad_()
+        expected = prior().log_prob(leaf)
+        (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+        for mode in (torch.enable_grad, torch.no_grad):
+            with mode():
+                found = prior.log_prob_and_grad(leaf)
+            torch.testing.assert_close(found[0], expected.detach(), rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(found[1], gradient, rtol=1e-12, atol=1e-12)
+            assert not any(part.requires_grad for part in found)
+    assert all(weight.grad is None and weight.requires_grad for weight in prior.parameters())
+
+
+@pytest.mark.parametrize("name", PRIORS)
 def test_prior_follows_its_module(name: str) -> None:
     """A constant that is no buffer would stay behind in another precision or on another device."""
     prior = small(PRIORS[name]).float()

@@ -8,11 +8,13 @@ import warnings
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sri_pyro.models import BagOfWordsDecoder, GRUDecoder, LSTMDecoder
-from sri_pyro.types import BOS, EOS, PAD, Batch
+from sri_pyro.models.decoders.dropout import NOTHING_DROPPED
+from sri_pyro.types import BOS, EOS, PAD
 from tests.oracles import randomise, sentence
+from tests.textbook import lstm_scores
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOKENS = torch.tensor([[5, 6, 4, EOS], [6, EOS, PAD, PAD], [EOS, PAD, PAD, PAD], [1, 5, 5, 6]])
@@ -25,42 +27,7 @@ def built(cls: type, **options) -> nn.Module:
     return decoder.eval()
 
 
-def rows(vocab_size: int, lengths: list[int], width: int | None = None) -> Tensor:
-    """Random sentences of the given lengths, the end of sentence included, in a batch of some width."""
-    tokens = torch.full((len(lengths), width or max(lengths)), PAD)
-    for row, length in zip(tokens, lengths, strict=True):
-        row[: length - 1] = torch.randint(4, vocab_size, (length - 1,))
-        row[length - 1] = EOS
-    return tokens
-
-
 # --- Hand-written recurrences ------------------------------------------------------------------------------
-
-
-def lstm_by_hand(decoder: LSTMDecoder, z: Tensor, row: Tensor, wiring: str) -> list[float]:
-    """Log-probabilities of one sentence from the textbook equations, one token and one gate at a time."""
-    cell = decoder.cell
-    start = decoder.start.weight @ z
-    if wiring == "hidden":
-        h, c = start + decoder.start.bias, torch.zeros(5)
-    else:
-        h, c = start.tanh(), start
-    scores, before = [], BOS
-    for token in row.tolist():
-        if token == PAD:
-            break
-        joined = torch.cat([decoder.embedding.weight[before], z])
-        gates = cell.weight_ih_l0 @ joined + cell.bias_ih_l0 + cell.weight_hh_l0 @ h + cell.bias_hh_l0
-        let_in, forget, candidate, let_out = gates.split(5)
-        c = forget.sigmoid() * c + let_in.sigmoid() * candidate.tanh()
-        h = let_out.sigmoid() * c.tanh()
-        logits = decoder.output.weight @ h
-        if decoder.output.bias is not None:
-            logits = logits + decoder.output.bias
-        logits[[PAD, BOS]] = -torch.inf  # they cannot follow, so they have no share of the law
-        scores.append((logits[token] - logits.logsumexp(0)).item())
-        before = token
-    return scores
 
 
 @pytest.mark.parametrize("output_bias", [True, False])
@@ -68,11 +35,34 @@ def lstm_by_hand(decoder: LSTMDecoder, z: Tensor, row: Tensor, wiring: str) -> l
 def test_lstm_is_the_textbook_recurrence(wiring: str, output_bias: bool) -> None:
     decoder = built(LSTMDecoder, wiring=wiring, output_bias=output_bias, embedding=4)
     z = torch.randn(4, 3)
-    found = decoder.token_log_probs(z, TOKENS)
-    for n in range(4):
-        by_hand = lstm_by_hand(decoder, z[n], TOKENS[n], wiring)
-        assert found[n, : len(by_hand)].tolist() == pytest.approx(by_hand, abs=1e-12)
-        assert (found[n, len(by_hand) :] == 0).all()
+    found, by_hand = decoder.token_log_probs(z, TOKENS), lstm_scores(decoder, z[None], TOKENS)[0]
+    torch.testing.assert_close(found, by_hand, rtol=0, atol=1e-12)
+    assert (found[TOKENS == PAD] == 0).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("wiring", ["hidden", "cell"])
+@pytest.mark.parametrize("latent_dim", [0, 3])
+def test_lstm_learns_what_the_textbook_learns(latent_dim: int, wiring: str, masked: bool) -> None:
+    """The gradient of every weight and of z, asked once, twice, and with a graph of its own; and a curvature in z."""
+    decoder = built(
+        LSTMDecoder, wiring=wiring, embedding=4, latent_dim=latent_dim, dropout=0.4, word_dropout=0.4
+    )
+    masks = decoder.train().draw_masks(TOKENS) if masked else NOTHING_DROPPED
+    weights, answers = torch.randn(4, 4), []
+    z = torch.randn(4, latent_dim, requires_grad=True)
+    learned = {name: weight for name, weight in decoder.named_parameters() if weight.numel()} | {"z": z}
+    for scores in (
+        decoder.token_log_probs(z, TOKENS, masks),
+        lstm_scores(decoder, z[None], TOKENS, masks)[0],
+    ):
+        loss = (weights * scores).sum()
+        once, again = (torch.autograd.grad(loss, learned.values(), retain_graph=True) for _ in range(2))
+        first = torch.autograd.grad(loss, learned.values(), create_graph=True)
+        curved = torch.autograd.grad(first[-1].sin().sum(), learned.values(), materialize_grads=True)
+        answers.append([*once, *again, *first, *curved])
+    for name, ours, theirs in zip([*learned] * 4, *answers, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11, msg=name)
 
 
 def test_gru_is_the_textbook_recurrence() -> None:
@@ -170,117 +160,6 @@ def test_a_bag_of_words_needs_a_hidden_layer() -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match="hidden"):
             BagOfWordsDecoder(vocab_size=8, latent_dim=3, hidden=0)
-
-
-# --- The fast route of the LSTM ----------------------------------------------------------------------------
-
-
-def assert_fast_route_is_autograd(decoder: LSTMDecoder, tokens: Tensor, draws: int = 3) -> None:
-    z = torch.randn(draws, len(tokens), decoder.latent_dim, requires_grad=True)
-    expected = decoder.log_likelihood(z, tokens)
-    (gradient,) = torch.autograd.grad(expected.sum(), z)
-    route = decoder.condition(Batch(tokens))
-    value, fast = route.value_and_grad(z.detach())
-    torch.testing.assert_close(value, expected.detach(), rtol=0, atol=1e-11)
-    torch.testing.assert_close(fast, gradient, rtol=0, atol=1e-11)
-    torch.testing.assert_close(route.value(z.detach()), expected.detach(), rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("wiring", ["hidden", "cell"])
-@pytest.mark.parametrize(
-    ("vocab_size", "latent_dim", "hidden", "embedding", "lengths", "width"),
-    [
-        (5, 1, 1, 1, [1], None),  # V just above the special symbols, everything of size one
-        (5, 2, 3, 2, [1, 1, 1], None),  # only empty sentences
-        (9, 3, 5, 4, [4, 4], None),  # no padding
-        (9, 3, 5, 4, [1, 6, 3, 2], None),
-        (9, 3, 5, 4, [2, 3], 9),  # padded beyond the longest
-        (40, 7, 16, 3, [12, 1, 9, 5, 12], None),
-        (2000, 4, 8, 4, [5, 7], None),
-    ],
-)
-def test_fast_route_is_autograd(
-    vocab_size: int, latent_dim: int, hidden: int, embedding: int, lengths: list[int], width: int, wiring: str
-) -> None:
-    decoder = built(
-        LSTMDecoder,
-        vocab_size=vocab_size,
-        latent_dim=latent_dim,
-        hidden=hidden,
-        embedding=embedding,
-        wiring=wiring,
-    )
-    assert_fast_route_is_autograd(decoder, rows(vocab_size, lengths, width))
-
-
-@pytest.mark.parametrize("output_bias", [True, False])
-@pytest.mark.parametrize("wiring", ["hidden", "cell"])
-def test_fast_route_without_output_bias_and_for_prefixes(wiring: str, output_bias: bool) -> None:
-    assert_fast_route_is_autograd(built(LSTMDecoder, wiring=wiring, output_bias=output_bias), TOKENS, draws=1)
-
-
-def test_fast_route_over_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More draws than one pass may keep, the last pass with fewer than the others."""
-    from sri_pyro.models.decoders import fast_lstm
-
-    decoder = built(LSTMDecoder, vocab_size=7, latent_dim=2, hidden=3, embedding=2)
-    tokens = rows(7, [10, 3, 7, 9])
-    monkeypatch.setattr(fast_lstm, "BUDGET", 2 * int((tokens != PAD).sum()) * 7 * 3 * 8 + 1)
-    assert_fast_route_is_autograd(decoder, tokens, draws=5)
-
-
-def test_fast_route_survives_saturated_gates() -> None:
-    """A chain that strays must find a finite, correct gradient, not the NaN of an overflowing exponential."""
-    decoder = built(LSTMDecoder)
-    z = (1e3 * torch.randn(2, 4, 3)).requires_grad_()
-    expected = decoder.log_likelihood(z, TOKENS)
-    (gradient,) = torch.autograd.grad(expected.sum(), z)
-    value, fast = decoder.condition(Batch(TOKENS)).value_and_grad(z.detach())
-    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(fast, gradient, rtol=1e-9, atol=1e-9)
-    assert fast.isfinite().all()
-
-
-def test_fast_route_never_drops_out_and_touches_no_weight() -> None:
-    decoder = built(LSTMDecoder, dropout=0.5, word_dropout=0.3)
-    z = torch.randn(2, 4, 3)
-    calm = decoder.condition(Batch(TOKENS)).value_and_grad(z)
-    decoder.train()
-    route = decoder.condition(Batch(TOKENS))
-    for _ in range(2):
-        value, gradient = route.value_and_grad(z)
-        assert torch.equal(value, calm[0])
-        assert torch.equal(gradient, calm[1])
-    assert all(parameter.grad is None for parameter in decoder.parameters())
-    assert not value.requires_grad
-    assert decoder.training
-
-
-def test_fused_softmax_of_no_row_is_nothing() -> None:
-    """The fused kernel divides by the number of rows: with none the process would die of SIGFPE."""
-    from sri_pyro.models.decoders.vocabulary import vocabulary_attention
-
-    mean, normaliser = vocabulary_attention(torch.zeros(0, 5), torch.randn(8, 5), torch.randn(8))
-    assert mean.shape == (0, 5)
-    assert normaliser.shape == (0,)
-
-
-def test_fast_route_is_built_from_the_weights_of_now() -> None:
-    decoder, z = built(LSTMDecoder), torch.randn(2, 4, 3)
-    before = decoder.condition(Batch(TOKENS)).value(z)
-    randomise(decoder, 0.6)
-    after = decoder.condition(Batch(TOKENS)).value(z)
-    assert (before - after).abs().min() > 1e-6
-    torch.testing.assert_close(after, decoder.log_likelihood(z, TOKENS).detach(), rtol=0, atol=1e-11)
-
-
-def test_fast_route_in_single_precision() -> None:
-    decoder, z = built(LSTMDecoder, vocab_size=40, hidden=16), torch.randn(2, 4, 3)
-    exact = decoder.condition(Batch(TOKENS)).value_and_grad(z)
-    single = decoder.float().condition(Batch(TOKENS)).value_and_grad(z.float())
-    for found, expected in zip(single, exact, strict=True):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 # --- Dropout -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pyro.distributions import Distribution, Normal
 from torch import Tensor
 
 from sri_pyro.models import GaussianMixture, StandardNormal
@@ -37,11 +38,29 @@ def test_standard_normal_density() -> None:
     torch.testing.assert_close(StandardNormal(3)().log_prob(z), expected, rtol=0, atol=1e-12)
 
 
+class Shifted(StandardNormal):
+    """What a user may write: another distribution, and nothing else."""
+
+    def forward(self) -> Distribution:
+        return Normal(torch.full((self.dim,), 2.0), 1.0).to_event(1)
+
+
+def test_a_prior_made_from_the_standard_normal_has_the_gradient_of_its_own_distribution() -> None:
+    """A chain would sample another posterior than the one that is scored, without a word."""
+    prior, z = Shifted(3), torch.randn(5, 4, 3)
+    value, gradient = prior.log_prob_and_grad(z)
+    torch.testing.assert_close(value, prior().log_prob(z), rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, 2 - z, rtol=0, atol=1e-12)
+
+
 def test_standard_normal_without_dimensions_is_certain() -> None:
     law = StandardNormal(0)()
     assert law.event_shape == (0,)
     assert law.sample((5,)).shape == (5, 0)
     assert torch.equal(law.log_prob(torch.zeros(5, 0)), torch.zeros(5))
+    value, gradient = StandardNormal(0).log_prob_and_grad(torch.zeros(5, 0))
+    assert torch.equal(value, torch.zeros(5))
+    assert gradient.shape == (5, 0)
 
 
 def test_mixture_density() -> None:

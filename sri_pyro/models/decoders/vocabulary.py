@@ -35,6 +35,10 @@ def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tup
         return torch.zeros_like(h_NH), h_NH.new_zeros(0)
     chunked = h_NH.shape[1] >= WIDE and len(weight_VH) * FEW_ROWS <= CHUNK
     if h_NH.device.type == "cpu" and not chunked:
+        h_NH, weight_VH = (
+            h_NH.contiguous(),
+            weight_VH.contiguous(),
+        )  # the kernel takes units to lie side by side
         # The fused CPU kernel gives the log-normaliser along with the mean; the public wrapper drops it.
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             h_NH[None, None],
