@@ -82,15 +82,22 @@ class StandardNormal(Prior):
         """N(0, I)."""
         return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
 
+    @property
+    def _another(self) -> bool:
+        """Whether this is a prior that was made from this one and has another distribution."""
+        return type(self).forward is not StandardNormal.forward
+
     def log_prob_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`-(\lVert z \rVert^2 + D \log 2\pi)/2` and :math:`-z`."""
-        if type(self).forward is not StandardNormal.forward:  # a prior that was made from this one
+        if self._another:
             return super().log_prob_and_grad(z)
         z = z.detach()
         return -0.5 * (z.square().sum(-1) + self.dim * LOG_TWO_PI), -z
 
     def draw(self, keys: Tensor) -> Tensor:
         """Keyed normals."""
+        if self._another:
+            return super().draw(keys)
         return keyed.normal(keys, (self.dim,), self.loc.dtype)
 
 

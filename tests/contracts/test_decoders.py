@@ -54,13 +54,7 @@ def test_decoder_broadcasts_codes_and_tokens(name: str) -> None:
     assert single.item() == pytest.approx(many[2].item(), abs=1e-12)
 
 
-def but_not_yet(name: str, reason: str) -> list:
-    """The table, with one entry that is known to fail."""
-    known = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(other, marks=known) if other == name else other for other in DECODERS]
-
-
-@pytest.mark.parametrize("name", but_not_yet("lstm", "packing takes the first time step to have a row"))
+@pytest.mark.parametrize("name", DECODERS)
 def test_decoder_has_no_value_for_no_draw(name: str) -> None:
     z = torch.zeros(0, 4, 3, requires_grad=True)
     found = decoder_of(name).log_likelihood(z, BATCH.tokens)
@@ -70,9 +64,7 @@ def test_decoder_has_no_value_for_no_draw(name: str) -> None:
     assert z.grad.shape == (0, 4, 3)
 
 
-@pytest.mark.parametrize(
-    "name", but_not_yet("lstm", "packing takes rows to be sentences; compiled cells die of SIGFPE")
-)
+@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize(
     "rows", [[[PAD, PAD], [5, EOS]], [[5, PAD, EOS], [6, EOS, PAD]], [[PAD, 5], [5, EOS]]]
 )

@@ -115,3 +115,9 @@ def test_sizes_out_of_range_are_named(make, message: str) -> None:
 def test_a_spread_is_not_negative() -> None:
     with pytest.raises(ValueError, match="spread"):
         GaussianMixture(2, spread=-1.0)
+
+
+def test_a_prior_made_from_the_standard_normal_draws_from_its_own_distribution() -> None:
+    """Keyed draws of N(2, I), 3,000 of them: one of N(0, I) would be 100 standard errors off; gate at 6."""
+    drawn = Shifted(3).draw(torch.arange(1000))
+    assert abs(drawn.mean().item() - 2) < 6 / 3000**0.5

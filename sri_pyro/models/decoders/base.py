@@ -130,6 +130,8 @@ class Decoder(nn.Module, ABC):
                 f"{z.shape[-1]}."
             )
         shape = torch.Size(np.broadcast_shapes(z.shape[:-1], tokens.shape[:-1]))
+        if not shape.numel():
+            return z.expand(*shape, z.shape[-1]).sum(-1)
         z = z.expand(*shape, z.shape[-1]).reshape(shape.numel(), z.shape[-1])
         tokens = tokens.expand(*shape, tokens.shape[-1]).reshape(-1, tokens.shape[-1])
         if not isinstance(dropout, Masks):

@@ -38,10 +38,19 @@ class Packing:
 
     @classmethod
     def of(cls, tokens: Tensor) -> Packing:
-        """Of token rows [B, T] without gaps."""
+        """Of token rows [B, T].
+
+        Raises:
+            ValueError: If a row is empty, or has ``PAD`` before its end.
+        """
         lengths = (tokens != PAD).sum(-1)
         order = torch.argsort(lengths, descending=True, stable=True)
         real = tokens[order].T != PAD
+        if not bool(real[:1].all()) or bool((real[1:] & ~real[:-1]).any()):
+            raise ValueError(
+                f"a row of tokens needs at least one token, and no PAD = {PAD} before its end; one of those given is "
+                "none such."
+            )
         counts = tuple(count for count in real.sum(1).tolist() if count)
         return cls(order, torch.argsort(order), real, counts)
 
