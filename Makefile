@@ -1,11 +1,12 @@
 # make demo: from nothing to a trained, evaluated model and its report.   make test: everything CI checks.
+# make bench: speed side by side with Pyro, autograd and JAX; a quick one with make bench BENCH=--quick.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := runs/demo
 
-.PHONY: demo test lint types floors tests clean
+.PHONY: demo bench test lint types floors tests clean
 
 # One thread: on matrices so small, two wait for one another longer than they compute.
 demo: export OMP_NUM_THREADS = 1
@@ -17,6 +18,10 @@ demo: $(VENV)/.for-demo
 	@echo; echo "From one sentence to another"
 	@$(BIN)/sri-pyro interpolate $(DEMO) "what do you like to do for fun ?" "i am going to bed now ."
 	@echo; echo "The report: $(DEMO)/report.html"
+
+bench: export OMP_NUM_THREADS = 1
+bench: $(VENV)/.for-bench
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 test: $(VENV)/.for-test
 	@$(MAKE) --no-print-directory lint types floors tests
@@ -38,6 +43,12 @@ tests:
 $(VENV)/.for-demo: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) torch
 	$(PIP) -e ".[corpora]"
+	@touch $@
+
+$(VENV)/.for-bench: pyproject.toml constraints.txt | $(VENV)/.made
+	$(PIP) torch
+	$(PIP) -e .
+	@$(PIP) -e ".[bench]" || echo "JAX cannot be had here; its rows will be left out."
 	@touch $@
 
 $(VENV)/.for-test: pyproject.toml constraints.txt | $(VENV)/.made

@@ -1,0 +1,19 @@
+"""The table of measurements, in the order in which they are made and shown; a new one is a module and a line here."""
+
+from __future__ import annotations
+
+from benchmarks.measurements import accuracy, evidence, growth, hessian, langevin, memory, million, tail
+from benchmarks.measurements.measurement import Measurement, Run
+
+MEASUREMENTS: tuple[Measurement, ...] = (
+    *accuracy.MEASUREMENTS,
+    *langevin.MEASUREMENTS,
+    *tail.MEASUREMENTS,
+    *hessian.MEASUREMENTS,
+    *evidence.MEASUREMENTS,
+    *memory.MEASUREMENTS,
+    *growth.MEASUREMENTS,
+    *million.MEASUREMENTS,
+)
+
+__all__ = ["MEASUREMENTS", "Measurement", "Run"]
