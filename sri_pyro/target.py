@@ -114,7 +114,8 @@ class Target:
             so that no dropout moves the target, be it in the prior; None leaves modes alone.
         select: Maps sentence indices to the target of those alone; None where a target cannot be cut.
         conditioned: log p(x | z) for inference: a decoder's exact fast route, or autograd.
-        log_prior_and_grad: log p(z) and its gradient for inference, both without a graph; None for autograd.
+        log_prior_and_grad: log p(z) and its gradient for inference, both without a graph and in eval mode, for which
+            this one sees itself: modes are slow to switch. None for autograd.
     """
 
     log_prior: Callable[[Tensor], Tensor]
@@ -163,12 +164,12 @@ class Target:
         Raises:
             RuntimeError: Under ``torch.inference_mode()``, where autograd is needed and cannot be had.
         """
-        with evaluating(self.module):
-            if self.log_prior_and_grad is None:
+        if self.log_prior_and_grad is None:
+            with evaluating(self.module):
                 log_prior, grad_prior = value_and_gradient(self.log_prior, z)
-            else:
-                log_prior, grad_prior = self.log_prior_and_grad(z)
-            log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
+        else:
+            log_prior, grad_prior = self.log_prior_and_grad(z)
+        log_likelihood, grad_likelihood = self.conditioned.value_and_grad(z)
         return JointGradient(log_prior, log_likelihood, grad_prior, grad_likelihood)
 
     def log_joint_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -172,7 +172,7 @@ class ShortRunLangevin(nn.Module):
     def _run(self, target: Target, num_samples: int, halvings: int, noise_scale: float) -> Draws:
         steps = [0.5**halvings * step for step in self.step_sizes()]
         z = target.sample_prior(num_samples)
-        trace = _Trace(z, keep_path=self.record_path)
+        trace = _Trace(keep_path=self.record_path)
         z = run_langevin(
             target.log_joint_and_grad, z, steps, self.integrator,
             noise_scale=noise_scale, noise=noise_of(target, z, self.num_steps, halvings), visit=trace.visit,
@@ -269,30 +269,25 @@ def replaced(draws: Draws, others: Draws, where: Tensor) -> Draws:
 
 
 class _Trace:
-    """Collects what a run passes through."""
+    """Collects what a run passes through; all is computed at its end, when it is few operations instead of many."""
 
-    def __init__(self, start: Tensor, keep_path: bool) -> None:
+    def __init__(self, keep_path: bool) -> None:
         self.keep_path = keep_path
-        self.positions = [start]
+        self.positions: list[Tensor] = []
         self.log_joint: list[Tensor] = []
-        self.grad_norm: list[Tensor] = []
-        self.distance: list[Tensor] = []
+        self.grads: list[Tensor] = []
 
     def visit(self, step: int, z: Tensor, log_joint: Tensor, grad: Tensor) -> None:
+        self.positions.append(z)
         self.log_joint.append(log_joint)
-        self.grad_norm.append(grad.norm(dim=-1))
-        if step:
-            self._arrive(z)
-
-    def _arrive(self, z: Tensor) -> None:
-        self.distance.append((z - self.positions[0]).norm(dim=-1))
-        if self.keep_path:
-            self.positions.append(z)
+        self.grads.append(grad)
 
     def collect(self, end: Tensor) -> dict[str, Tensor]:
         """Everything collected, steps on the third axis."""
-        self._arrive(end)
-        rows = {"log_joint": self.log_joint, "grad_norm": self.grad_norm, "distance": self.distance}
-        if self.keep_path:
-            rows["path"] = self.positions
-        return {name: torch.stack(values, dim=2) for name, values in rows.items()}
+        path = torch.stack([*self.positions, end], dim=2)
+        info = {
+            "log_joint": torch.stack(self.log_joint, dim=2),
+            "grad_norm": torch.stack(self.grads, dim=2).norm(dim=-1),
+            "distance": (path[:, :, 1:] - path[:, :, :1]).norm(dim=-1),
+        }
+        return info | {"path": path} if self.keep_path else info

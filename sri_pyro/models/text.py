@@ -94,6 +94,7 @@ class LatentTextModel(nn.Module):
         return self._target(batch, inference_dropout, shared)
 
     def _target(self, batch: Batch, inference_dropout: InferenceDropout, shared: Masks | None) -> Target:
+        moving = inference_dropout == "fresh"
 
         def log_prior(z: Tensor) -> Tensor:
             # Built afresh on each call, so that every loss has a graph of its own.
@@ -122,6 +123,10 @@ class LatentTextModel(nn.Module):
                 z: Tensor = self.prior().sample((num_samples, len(batch)))
             return z
 
+        def prior_and_grad(z: Tensor) -> tuple[Tensor, Tensor]:
+            with evaluating(None if moving else self.prior):
+                return self.prior.log_prob_and_grad(z)
+
         def select(rows: Tensor) -> Target:
             part = batch.select(rows)
             masks = None if shared is None else shared.select(rows, part.tokens.shape[1])
@@ -129,7 +134,6 @@ class LatentTextModel(nn.Module):
 
         # Inference has masks of its own, so that those of the weight step do not depend on how often it scored.
         log_likelihood = likelihood(Purpose.WEIGHT_DROPOUT)
-        moving = inference_dropout == "fresh"
         fast = None if moving else self.decoder.condition(batch, shared or NOTHING_DROPPED)
         module = None if moving else self
         return Target(
@@ -142,7 +146,7 @@ class LatentTextModel(nn.Module):
             module=module,
             select=select,
             conditioned=fast or AutogradLikelihood(likelihood(Purpose.INFERENCE_DROPOUT), module),
-            log_prior_and_grad=self.prior.log_prob_and_grad,
+            log_prior_and_grad=prior_and_grad,
         )
 
 
