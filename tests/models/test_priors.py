@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from pyro.distributions import Distribution, Normal
+from pyro.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 from torch import Tensor
 
 from sri_pyro.models import GaussianMixture, StandardNormal
@@ -121,3 +121,19 @@ def test_a_prior_made_from_the_standard_normal_draws_from_its_own_distribution()
     """Keyed draws of N(2, I), 3,000 of them: one of N(0, I) would be 100 standard errors off; gate at 6."""
     drawn = Shifted(3).draw(torch.arange(1000))
     assert abs(drawn.mean().item() - 2) < 6 / 3000**0.5
+
+
+class Mirrored(GaussianMixture):
+    """The mixture, seen from minus z."""
+
+    def forward(self) -> Distribution:
+        components = Normal(-self.means, self.log_scales.exp()).to_event(1)
+        return MixtureSameFamily(Categorical(logits=self.logits), components)
+
+
+def test_a_prior_made_from_the_mixture_draws_from_its_own_distribution() -> None:
+    """Both means at 2, so N(-2, I): the parent's draws would be 200 standard errors off; gate at 6."""
+    prior = Mirrored(3, 2)
+    torch.nn.init.constant_(prior.means, 2.0)
+    drawn = prior.draw(torch.arange(1000))
+    assert abs(drawn.mean().item() + 2) < 6 / 3000**0.5
