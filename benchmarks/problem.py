@@ -40,9 +40,15 @@ class Problem:
     clip_norm: float = 5.0
 
     @classmethod
-    def build(cls, size: Size, precision: str = "float32", seed: int = 0) -> Problem:
-        """The problem of a size; the same numbers in both precisions, to rounding."""
-        random = np.random.default_rng(seed)
+    def build(cls, size: Size, precision: str = "float32", **settings: float) -> Problem:
+        """The problem of a size; the same numbers in both precisions, to rounding.
+
+        Args:
+            size: Shapes.
+            precision: ``float32`` or ``float64``.
+            settings: Step size, learning rate or norm, where they are not the usual ones.
+        """
+        random = np.random.default_rng(0)
         V, E, H, D = size.vocabulary, size.embedding, size.hidden, size.latent
         shapes = {
             "embedding.weight": (V, E),
@@ -60,7 +66,7 @@ class Problem:
         }
         weights["output.bias"][[PAD, BOS]] = IMPOSSIBLE
         tokens = random.integers(FIRST_WORD, V, (size.batch, size.length))
-        return cls(size, tokens, weights)
+        return cls(size, tokens, weights, **settings)
 
     def codes(self, seed: int = 1) -> Array:
         """Draws of the prior, shape [B, D], in the precision of the weights."""

@@ -47,13 +47,18 @@ class JaxProcess:
         size: Of the problem.
         precision: ``float32`` or ``float64``.
         noise_scale: Of the Langevin step.
+        settings: As of ``Problem.build``.
     """
 
-    def __init__(self, size: Size, precision: str = "float32", noise_scale: float = 1.0) -> None:
+    def __init__(
+        self, size: Size, precision: str = "float32", noise_scale: float = 1.0, **settings: float
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        setting = {"size": size.plain(), "precision": precision, "noise_scale": noise_scale}
+        setup = {
+            "size": size.plain(), "precision": precision, "noise_scale": noise_scale, "settings": settings
+        }  # fmt: skip
         self.child = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(setting)],
+            [sys.executable, "-m", __name__, json.dumps(setup)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -113,12 +118,12 @@ class JaxProcess:
             return dict(arrays)
 
 
-def serve(setting: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
+def serve(setup: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
     """The child: answer until the pipe is closed."""
     from benchmarks.contestants.jax_loop import JaxLoop
 
-    problem = Problem.build(Size(**setting["size"]), setting["precision"])
-    contestant = JaxLoop(problem, setting["noise_scale"])
+    problem = Problem.build(Size(**setup["size"]), setup["precision"], **setup["settings"])
+    contestant = JaxLoop(problem, setup["noise_scale"])
     for line in requests:
         request = json.loads(line)
         array: Any = None if request.get("array") is None else np.load(request["array"])

@@ -128,13 +128,14 @@ def test_training_steps_start_from_draws_of_the_prior(name: str) -> None:
 @pytest.mark.skipif(
     not available(), reason="JAX is not installed; the benchmark itself checks this wherever it is."
 )
-def test_jax_is_ours() -> None:
+@pytest.mark.parametrize("clip_norm", [1e-2, 1e3])
+def test_jax_is_ours(clip_norm: float) -> None:
     """Through the pipe, as it is timed."""
-    given = Problem.build(SIZE, "float64")
+    given = Problem.build(SIZE, "float64", clip_norm=clip_norm)
     ours = Ours(given, 0.0)
     z = given.codes(seed=3)
     before = ours.weights()
-    with JaxProcess(SIZE, "float64", noise_scale=0.0) as child:
+    with JaxProcess(SIZE, "float64", noise_scale=0.0, clip_norm=clip_norm) as child:
         np.testing.assert_allclose(child.gradient(z), ours.gradient(z), rtol=1e-10, atol=1e-12)
         for seed in (3, 4):
             ours.train(given.codes(seed))
