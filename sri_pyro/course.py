@@ -8,6 +8,7 @@ from typing import Literal
 
 from sri_pyro.types import InferenceDropout
 
+Select = Literal["nll", "negative_elbo", "reconstruction"]
 Turn = Literal["on", "decay", "stop"]
 """What a validation leads to: go on as before, lower the learning rate, or stop early."""
 
@@ -40,6 +41,9 @@ class Training:
         validate_every: Epochs between validations.
         checkpoint_every: Weight steps between checkpoints; one is written after every validation too.
         log_every: Weight steps between training records.
+        select: What is smallest of the best weights, among the entries of a validation: ``nll``, the honest one;
+            ``negative_elbo``, the usual one of variational autoencoders; ``reconstruction``, that of an
+            autoencoder.
         num_samples: Chains per sentence for a weight step.
         inference_dropout: What inference sees of dropout: ``off``, ``shared`` or ``fresh``; see
             ``LatentTextModel.target``.
@@ -61,6 +65,7 @@ class Training:
     validate_every: int = 1
     checkpoint_every: int = 200
     log_every: int = 20
+    select: Select = "nll"
     num_samples: int = 1
     inference_dropout: InferenceDropout = "off"
 

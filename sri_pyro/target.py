@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from sri_pyro.types import Batch, Draws, Progress
 
@@ -116,6 +117,7 @@ class Target:
         conditioned: log p(x | z) for inference: a decoder's exact fast route, or autograd.
         log_prior_and_grad: log p(z) and its gradient for inference, both without a graph and in eval mode, for which
             this one sees itself: modes are slow to switch. None for autograd.
+        prior: p(z) as the distribution of one code, at the current weights; None where it is not one.
     """
 
     log_prior: Callable[[Tensor], Tensor]
@@ -128,6 +130,7 @@ class Target:
     module: nn.Module | None = None
     select: Callable[[Tensor], Target] | None = None
     log_prior_and_grad: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    prior: Callable[[], Distribution] | None = None
 
     @staticmethod
     def from_program(

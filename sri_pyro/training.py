@@ -32,7 +32,8 @@ class Batches(Protocol):
 
 
 Validate = Callable[[], Mapping[str, float]]
-"""Scores the model as it stands; the entry ``nll`` (nats per sentence) selects the best weights."""
+"""Scores the model as it stands; the entry that the options select, by default ``nll`` (nats per sentence), decides
+which weights are the best."""
 Watch = Callable[[Mapping[str, float | str]], None]
 """Sees every record as it is written: steps, validations and events."""
 
@@ -168,11 +169,20 @@ def _end_epoch(loop: Loop, validate: Validate | None) -> None:
         scores = _agreed(validate(), loop.group)
         loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
         course.validated = course.epoch
-        if course.hear(scores["nll"]):
+        if course.hear(_selected(scores, options.select)):
             loop.keep_best(scores)
         loop.require_equal()  # and none reads the best weights before they are written
         _react(loop)
     course.finished = course.finished or last
+
+
+def _selected(scores: Mapping[str, float], name: str) -> float:
+    if name not in scores:
+        raise ValueError(
+            f"select = '{name}' and a validation gives {', '.join(sorted(scores))}; an inference whose draws have no "
+            "density gives no negative_elbo."
+        )
+    return scores[name]
 
 
 def _agreed(scores: Mapping[str, float], group: Group) -> dict[str, float]:

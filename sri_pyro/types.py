@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 PAD: Final = 0
 """Fills a row after its end; never scored."""
@@ -119,6 +120,8 @@ class Draws:
     Attributes:
         z: Positions, shape [S, B, D]. Carries a graph only if the sampler is reparameterised.
         log_q: Log-density of each draw in nats, shape [S, B]; None if the sampler has no density.
+        law: What they were drawn from, of batch shape [B] and event shape [D], where that is a distribution one can
+            name; it carries a graph wherever z does.
         info: Diagnostics by name. Never needed to continue a chain.
 
     Raises:
@@ -132,6 +135,7 @@ class Draws:
     z: Tensor
     log_q: Tensor | None = None
     info: Mapping[str, Tensor] = field(default_factory=dict)
+    law: Distribution | None = None
 
     def __post_init__(self) -> None:
         if self.z.ndim != 3:

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from sri_pyro.config import ConfigError, parse_config
+from sri_pyro.config import ConfigError, parse_config, presets
 from sri_pyro.config.layers import laid_over
 
 PCFG: dict[str, Any] = {"data": {"kind": "pcfg", "num_train": 40, "num_valid": 12, "num_test": 12}}
+PRESETS = ", ".join(presets())
+"""As messages list them."""
 
 
 def problems(data: dict[str, Any], *overrides: str) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from sri_pyro.config import ConfigError, parse_config
 from sri_pyro.config.layers import laid_over
+from tests.configurations import PRESETS
 
 TUNED: dict[str, Any] = {
     "preset": "paper",
@@ -113,7 +114,7 @@ def test_of_a_preset_that_nobody_knows_only_what_is_wrong_on_every_one_is_told()
     """``every`` is an option of the tuner of the preset ``paper``: on ``default`` alone it would be complained of."""
     faults = [Fault(("preset",), "qqq"), Fault(("step_size", "every"), 100), Fault(("training", "epochs"), 0)]
     assert told(BASES["grammar"], faults) == {
-        "unknown preset 'qqq'; known: default, language_model, paper, released",
+        f"unknown preset 'qqq'; known: {PRESETS}",
         "training options out of range: epochs = 0 (at least 1)",
     }
 

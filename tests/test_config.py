@@ -12,7 +12,8 @@ from sri_pyro.config import ConfigError, parse_config, read_config
 from sri_pyro.config.build import find_device
 from sri_pyro.config.layers import merged
 from sri_pyro.config.sections import Experiment
-from tests.configurations import PCFG, problems
+from sri_pyro.inference import OBJECTIVES
+from tests.configurations import PCFG, PRESETS, problems
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,8 @@ from tests.configurations import PCFG, problems
          "step_size 'tuner' works on the inference ShortRunLangevin, and the configuration has PriorDraws"),
         ({"step_size": {"kind": "tuner", "inference": 1}},
          "step_size 'tuner': inference follows from the section inference; leave it out"),
-        ({"objective": "finall"}, "unknown objective 'finall'; known: final, trajectory. Did you mean 'final'?"),
+        ({"objective": "finall"},
+         f"unknown objective 'finall'; known: {', '.join(sorted(OBJECTIVES))}. Did you mean 'final'?"),
         ({"training": {"epochs": 0}}, "training options out of range: epochs = 0 (at least 1)."),
         ({"training": {"batch_size": 0}}, "training: batch_size must be at least 1; got 0."),
         ({"training": {"learning_rate": "fast"}}, "training: learning_rate must be a number; got 'fast'"),
@@ -68,12 +70,12 @@ from tests.configurations import PCFG, problems
          "estimator 'gaussian': num_samples must be at least 2, for an error to be known; got 0."),
         ({"device": 3}, "configuration: device must be a text in quotes; got 3"),
         ({"seed": -1}, "configuration: seed must be between 0 and 2^32 - 1; got -1."),
-        ({"preset": "papper"}, "unknown preset 'papper'; known: default, language_model, paper, released. "
+        ({"preset": "papper"}, f"unknown preset 'papper'; known: {PRESETS}. "
                                "Did you mean 'paper'?"),
         ({"preset": ["default"]},
-         "preset must be one name in quotes; got ['default']; known: default, language_model, paper, released"),
+         f"preset must be one name in quotes; got ['default']; known: {PRESETS}"),
         ({"preset": {"kind": "paper"}},
-         "preset must be one name in quotes; got {'kind': 'paper'}; known: default, language_model, paper, released"),
+         "preset must be one name in quotes; got {'kind': 'paper'}; known: " + PRESETS),
         ({"modle": {}}, "unknown section 'modle'; known: data, device, evaluation, inference, model, objective, "
                         "preset, seed, step_size, training, validation. Did you mean 'model'?"),
     ],
@@ -139,7 +141,7 @@ def test_a_misspelt_preset_is_guessed() -> None:
         read_config("defualt")
     assert str(caught.value) == (
         "defualt cannot be read: No such file or directory; give a TOML file or a preset "
-        "(default, language_model, paper, released). Did you mean 'default'?"
+        f"({PRESETS}). Did you mean 'default'?"
     )
 
 
@@ -148,8 +150,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(missing)
     assert str(caught.value) == (
-        f"{missing} cannot be read: No such file or directory; give a TOML file or a preset "
-        "(default, language_model, paper, released)"
+        f"{missing} cannot be read: No such file or directory; give a TOML file or a preset ({PRESETS})"
     )
 
 

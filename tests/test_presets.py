@@ -71,7 +71,12 @@ def test_presets_say_what_their_sources_say(name: str) -> None:
         assert inference.noise(Progress(step=0, epoch=0.0)) == 0.05
 
 
-WARMING = [name for name in presets() if '"linear"' in presets()[name] or '"staircase"' in presets()[name]]
+WARMING = [
+    name
+    for name in presets()
+    if tomllib.loads(presets()[name]).get("inference", {}).get("noise", {}).get("kind")
+    in ("linear", "staircase")
+]
 """The presets that raise the noise along training."""
 
 

@@ -82,7 +82,8 @@ def build_model(config: Config, vocab_size: int, device: torch.device) -> tuple[
     prior = config.prior.build()
     decoder = config.decoder.build(vocab_size=vocab_size, latent_dim=prior.dim)
     model = LatentTextModel(prior, decoder) if prior.dim else LanguageModel(decoder)
-    return model.to(device), config.inference.build().to(device)
+    inference = config.inference.build(vocab_size=vocab_size, latent_dim=prior.dim)
+    return model.to(device), inference.to(device)
 
 
 def build(config: Config, corpus: Corpus, device: torch.device, group: Group = ALONE) -> Parts:

@@ -103,7 +103,13 @@ class Reader:
             for name, p in parameters.items()
             if unwrapped(p.annotation) in self._nested
         }
-        parts = {name: self.choice(table, data[name]) for name, table in nested.items() if name in data}
+        needed = {
+            name: table.default
+            for name, table in nested.items()
+            if parameters[name].default is inspect.Parameter.empty
+        }
+        chosen = {name: data.get(name, needed.get(name)) for name in nested if name in data or name in needed}
+        parts = {name: self.choice(nested[name], value, **given) for name, value in chosen.items()}
         plain = {name: data[name] for name in parameters if name in data and name not in nested}
         values = {name: part for name, part in parts.items() if part is not None}
         values |= self._plain(what, factory, plain, frozenset(nested) | frozenset(follows))

@@ -50,12 +50,14 @@ class Table:
         entries: Constructors by the name that ``kind`` gives. A dotted path ``module:Name`` reaches others.
         follows: Keywords that a user does not give, and what they follow from.
         section: Where it stands, if its noun does not say so.
+        default: The kind of one that a constructor needs and nobody names.
     """
 
     what: str
     entries: Mapping[str, Callable[..., Any]]
     follows: Mapping[str, str] = field(default_factory=dict)
     section: str = ""
+    default: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Part:
             ConfigError: If it does not fit into memory.
         """
         own = {
-            name: value.build() if isinstance(value, Part) else value for name, value in self.options.items()
+            name: value.build(**given) if isinstance(value, Part) else value
+            for name, value in self.options.items()
         }
         accepted = keywords(self.factory)
         try:

@@ -12,7 +12,8 @@ from sri_pyro.data import SOURCES
 from sri_pyro.evaluation import EVIDENCE, EvaluationOptions
 from sri_pyro.evaluation.evidence import EvidenceEstimator
 from sri_pyro.inference import INFERENCES, OBJECTIVES, StepSizeTuner
-from sri_pyro.models import DECODERS, PRIORS
+from sri_pyro.models import DECODERS, ENCODERS, PRIORS, Encoder
+from sri_pyro.numerics.kl_weights import KL_WEIGHTS, KLWeight
 from sri_pyro.numerics.langevin import INTEGRATORS, Integrator
 from sri_pyro.numerics.schedules import NOISE_SCHEDULES, STEP_SCHEDULES, NoiseSchedule, StepSchedule
 from sri_pyro.target import Target
@@ -119,7 +120,7 @@ VOCABULARY_FOLLOWS: Final = {"vocab_size": "the data's vocabulary", "latent_dim"
 SOURCE: Final = Table("source", SOURCES, section="[data]")
 PRIOR: Final = Table("prior", PRIORS)
 DECODER: Final = Table("decoder", DECODERS, VOCABULARY_FOLLOWS)
-INFERENCE: Final = Table("inference", INFERENCES)
+INFERENCE: Final = Table("inference", INFERENCES, VOCABULARY_FOLLOWS)
 STEP_SIZE: Final = Table(
     "step_size",
     {"tuner": StepSizeTuner, "none": Untuned},
@@ -132,6 +133,8 @@ NESTED: Final[Mapping[Any, Table]] = {
     StepSchedule: Table("step_schedule", STEP_SCHEDULES),
     NoiseSchedule: Table("noise", NOISE_SCHEDULES),
     EvidenceEstimator: Table("estimator", EVIDENCE),
+    Encoder: Table("encoder", ENCODERS, VOCABULARY_FOLLOWS, default="lstm"),
+    KLWeight: Table("kl_weight", KL_WEIGHTS),
 }
 """Which table answers for a keyword of a type."""
 

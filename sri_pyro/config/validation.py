@@ -38,10 +38,11 @@ def validator(
 ) -> Callable[[], dict[str, float]]:
     r"""A function that scores the model as it stands; of several processes all call it, and share the batches.
 
-    It gives ``nll`` (importance-sampled), ``ppl``, ``kl_posterior_prior`` and ``reconstruction`` (one short
-    run), all in nats per sentence but the second, and the median ``khat``. It leaves the caller's generator as
-    it was, so training does not depend on how often it is called. The noise of a batch follows from its place among
-    the batches, whichever process scores it.
+    It gives ``nll`` (importance-sampled), ``ppl``, ``kl_posterior_prior`` and ``reconstruction`` (one draw of the
+    inference), all in nats per sentence but the second, the median ``khat``, and, where the draws of the inference
+    have a density, ``negative_elbo``: the mean of :math:`\log q(z) - \log p(x, z)` over one draw a sentence. It
+    leaves the caller's generator as it was, so training does not depend on how often it is called. The noise of a
+    batch follows from its place among the batches, whichever process scores it.
 
     With two sentences or more there are two errors, in nats per sentence. ``nll_se`` is the standard error
     of ``nll``: the spread of the sentences' estimates over the root of their number. The estimates carry their
@@ -58,22 +59,31 @@ def validator(
     tokens = sum(int(batch.lengths.sum()) for batch in batches)
 
     def score(batch: Batch) -> Tensor:
-        """Of every sentence: log p(x), its error, KL, k-hat and reconstruction, [5, B]."""
+        """Of every sentence: log p(x), its error, KL, k-hat, reconstruction and negative bound, [6, B]."""
         target = model.target(batch.to(device))
         evidence, _ = estimate_evidence(target, inference, estimator)
-        reconstruction = -target.value(inference(target).z)[1][0].double()
-        found = (evidence.log_px, evidence.se, evidence.kl_posterior_prior, evidence.khat, reconstruction)
+        draws = inference(target).detach()
+        log_prior, log_likelihood = (value[0].double() for value in target.value(draws.z))
+        none = torch.full_like(log_prior, torch.nan)
+        found = (
+            evidence.log_px,
+            evidence.se,
+            evidence.kl_posterior_prior,
+            evidence.khat,
+            -log_likelihood,
+            none if draws.log_q is None else draws.log_q[0] - log_prior - log_likelihood,
+        )
         return torch.stack([column.to(device) for column in found])
 
     def validate() -> dict[str, float]:
         sizes = [len(batch) for batch in batches]
-        table = torch.zeros(5, sum(sizes), dtype=torch.float64, device=device)
+        table = torch.zeros(6, sum(sizes), dtype=torch.float64, device=device)
         for place, (batch, columns) in enumerate(zip(batches, torch.split(table, sizes, dim=1), strict=True)):
             if place % group.size == group.rank:
                 with seeded(fold(NOISE_SEED, place), device):
                     columns.copy_(score(batch))
         group.sum(table)  # with zeros, which is exact
-        log_px, se, kl, khat, reconstruction = table.cpu()
+        log_px, se, kl, khat, reconstruction, negative_elbo = table.cpu()
         nll, known = -log_px, khat[khat.isfinite()]
         return {
             "nll": float(nll.mean()),
@@ -82,6 +92,7 @@ def validator(
             "kl_posterior_prior": float(kl.mean()),
             "reconstruction": float(reconstruction.mean()),
             "khat": float(known.median()) if len(known) else 0.0,
+            **({} if bool(negative_elbo.isnan().any()) else {"negative_elbo": float(negative_elbo.mean())}),
         }
 
     return validate

@@ -2,6 +2,8 @@
 
 from types import MappingProxyType
 
+from sri_pyro.inference.amortized import Amortized
+from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBound
 from sri_pyro.inference.guide import as_guide
 from sri_pyro.inference.objectives import FinalState, Trajectory
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
@@ -10,16 +12,24 @@ from sri_pyro.inference.surrogate import SurrogateCheck
 from sri_pyro.target import Inference, Objective
 
 INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
-    {"short_run": ShortRunLangevin, "prior": PriorDraws}
+    {"short_run": ShortRunLangevin, "prior": PriorDraws, "amortized": Amortized}
 )
 OBJECTIVES: MappingProxyType[str, type[Objective]] = MappingProxyType(
-    {"final": FinalState, "trajectory": Trajectory}
+    {
+        "final": FinalState,
+        "trajectory": Trajectory,
+        "elbo": EvidenceLowerBound,
+        "iwae": ImportanceWeightedBound,
+    }
 )
 
 __all__ = [
     "INFERENCES",
     "OBJECTIVES",
+    "Amortized",
+    "EvidenceLowerBound",
     "FinalState",
+    "ImportanceWeightedBound",
     "PriorDraws",
     "ShortRunLangevin",
     "StepSizeTuner",

@@ -147,6 +147,7 @@ class LatentTextModel(nn.Module):
             select=select,
             conditioned=fast or AutogradLikelihood(likelihood(Purpose.INFERENCE_DROPOUT), module),
             log_prior_and_grad=prior_and_grad,
+            prior=self.prior,
         )
 
 

@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     INFERENCE_DROPOUT = 4
     HOOK = 5
     GENERATOR = 6
+    ENCODER = 7
 
 
 def fold(key: int, *path: int) -> int:

@@ -27,18 +27,26 @@ class NoiseSchedule(Protocol):
         ...
 
 
+def risen(start: float, end: float, epochs: float, progress: Progress | None) -> float:
+    """A number on its straight way from one to another over some epochs; at its end in evaluation."""
+    done = 1.0 if progress is None else min(1.0, progress.epoch / epochs)
+    return start + (end - start) * done
+
+
 def _require_steps(num_steps: int) -> None:
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
 
 
-def _require_noise(**scales: float) -> None:
+def require_not_negative(**scales: float) -> None:
+    """Raise unless every named number is finite and at least 0."""
     for name, scale in scales.items():
         if not (math.isfinite(scale) and scale >= 0):
             raise ValueError(f"{name} must be a finite number of at least 0; got {scale}.")
 
 
-def _require_positive(**values: float) -> None:
+def require_positive(**values: float) -> None:
+    """Raise unless every named number is finite and more than 0."""
     for name, value in values.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive finite number; got {value}.")
@@ -59,7 +67,7 @@ class ConstantSteps:
     step_size: float = 0.08
 
     def __post_init__(self) -> None:
-        _require_positive(step_size=self.step_size)
+        require_positive(step_size=self.step_size)
 
     def __call__(self, num_steps: int) -> list[float]:
         """K times the step size."""
@@ -84,7 +92,7 @@ class GeometricSteps:
     last: float = 0.02
 
     def __post_init__(self) -> None:
-        _require_positive(first=self.first, last=self.last)
+        require_positive(first=self.first, last=self.last)
 
     def __call__(self, num_steps: int) -> list[float]:
         """K step sizes; a single step uses ``first``."""
@@ -116,7 +124,7 @@ class ListedSteps:
         if not self.step_sizes:
             raise ValueError("step_sizes must list at least one step size; got an empty list.")
         for k, step in enumerate(self.step_sizes):
-            _require_positive(**{f"step_sizes[{k}]": step})
+            require_positive(**{f"step_sizes[{k}]": step})
 
     def __call__(self, num_steps: int) -> list[float]:
         """The list itself."""
@@ -143,7 +151,7 @@ class ConstantNoise:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_noise(scale=self.scale)
+        require_not_negative(scale=self.scale)
 
     def __call__(self, progress: Progress | None) -> float:
         """The noise scale."""
@@ -174,13 +182,12 @@ class LinearNoise:
     epochs: float = 8.0
 
     def __post_init__(self) -> None:
-        _require_positive(epochs=self.epochs)
-        _require_noise(start=self.start, end=self.end)
+        require_positive(epochs=self.epochs)
+        require_not_negative(start=self.start, end=self.end)
 
     def __call__(self, progress: Progress | None) -> float:
         """The noise scale after a fraction of the epochs."""
-        done = 1.0 if progress is None else min(1.0, progress.epoch / self.epochs)
-        return self.start + (self.end - self.start) * done
+        return risen(self.start, self.end, self.epochs, progress)
 
 
 @dataclass(frozen=True)
@@ -206,8 +213,8 @@ class StaircaseNoise:
     end: float = 0.2
 
     def __post_init__(self) -> None:
-        _require_positive(increment=self.increment)
-        _require_noise(start=self.start, end=self.end)
+        require_positive(increment=self.increment)
+        require_not_negative(start=self.start, end=self.end)
         if self.hold < 0:
             raise ValueError(f"hold must be at least 0; got {self.hold}.")
 

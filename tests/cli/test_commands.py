@@ -19,6 +19,7 @@ import torch
 from sri_pyro import checkpoint
 from sri_pyro.config import Stopped, Told, load_run, read_config, train
 from tests.cli.helpers import ROOT, SENTENCES, Say, refused, write_config
+from tests.configurations import PRESETS
 
 
 def test_help_teaches(say: Say) -> None:
@@ -55,13 +56,11 @@ def test_no_command_is_a_request_for_help(say: Say) -> None:
 
 
 def test_presets_and_show(say: Say) -> None:
-    assert [line.split(":")[0] for line in say("presets").out.splitlines()] == [
-        "default", "language_model", "paper", "released",
-    ]  # fmt: skip
+    assert [line.split(":")[0] for line in say("presets").out.splitlines()] == PRESETS.split(", ")
     assert 'kind = "ula"' in say("presets", "paper").out
     refused(
         say("presets", "papper"),
-        "unknown preset 'papper'; known: default, language_model, paper, released. Did you mean 'paper'?",
+        f"unknown preset 'papper'; known: {PRESETS}. Did you mean 'paper'?",
     )
     shown = say("show").out
     for word in ("wiring", "num_steps", "prior_share", "(required)", "friction"):

@@ -10,16 +10,19 @@ import torch
 from sri_pyro.data import SOURCES
 from sri_pyro.evaluation import EVIDENCE
 from sri_pyro.inference import INFERENCES, OBJECTIVES
-from sri_pyro.models import DECODERS, PRIORS
+from sri_pyro.models import DECODERS, ENCODERS, PRIORS
+from sri_pyro.numerics.kl_weights import KL_WEIGHTS
 from sri_pyro.numerics.langevin import INTEGRATORS
 from sri_pyro.numerics.schedules import NOISE_SCHEDULES, STEP_SCHEDULES
 from sri_pyro.types import EOS, PAD, Batch
 
 TABLES = {
     "DECODERS": DECODERS,
+    "ENCODERS": ENCODERS,
     "EVIDENCE": EVIDENCE,
     "INFERENCES": INFERENCES,
     "INTEGRATORS": INTEGRATORS,
+    "KL_WEIGHTS": KL_WEIGHTS,
     "NOISE_SCHEDULES": NOISE_SCHEDULES,
     "OBJECTIVES": OBJECTIVES,
     "PRIORS": PRIORS,

@@ -42,7 +42,7 @@ def test_entries_are_named_and_documented(table: str, name: str) -> None:
 
 @pytest.mark.parametrize(("table", "name"), ENTRIES)
 def test_entries_have_defaults_for_all_that_data_does_not_decide(table: str, name: str) -> None:
-    decided = {"vocab_size", "step_sizes", "path"}
+    decided = {"vocab_size", "step_sizes", "path", "encoder"}
     for option, parameter in options_of(TABLES[table][name]).items():
         assert option in decided or parameter.default is not parameter.empty, option
 

@@ -138,7 +138,7 @@ class LSTMDecoder(RecurrentDecoder):
             raise ValueError(f"unknown wiring {wiring!r}; known: cell, hidden.")
         self.wiring = wiring
         self.start = nn.Linear(latent_dim, hidden, bias=wiring == "hidden") if latent_dim else None
-        initialise(self, initialisation)
+        initialise(self, self.embedding, initialisation)
 
     def embedded(self, tokens: Tensor, packing: Packing, masks: Masks) -> Tensor:
         """Embeddings of the packed input words of tokens [N, T], dropout applied."""
@@ -211,7 +211,7 @@ class GRUDecoder(RecurrentDecoder):
             dropout, word_dropout, output_bias, max_length,
         )  # fmt: skip
         self.start = nn.Linear(latent_dim, hidden) if latent_dim else None
-        initialise(self, initialisation)
+        initialise(self, self.embedding, initialisation)
 
     def begin(self, z: Tensor) -> Tensor:
         """The hidden state before the first token, [1, N, H]."""
@@ -220,11 +220,11 @@ class GRUDecoder(RecurrentDecoder):
         return self.start(z)[None]  # type: ignore[no-any-return]  # a module's call is not typed
 
 
-def initialise(decoder: RecurrentDecoder, how: Initialisation) -> None:
-    """Draw all weights and biases from the published uniform laws; see ``LSTMDecoder``."""
+def initialise(network: nn.Module, embedding: nn.Embedding, how: Initialisation) -> None:
+    """Draw all weights and biases of a network from the published uniform laws; see ``LSTMDecoder``."""
     if how not in ("uniform", "small_uniform"):
         raise ValueError(f"unknown initialisation {how!r}; known: small_uniform, uniform.")
     width = 0.1 if how == "uniform" else 0.01
-    for parameter in decoder.parameters():
+    for parameter in network.parameters():
         nn.init.uniform_(parameter, -width, width)
-    nn.init.uniform_(decoder.embedding.weight, -0.1, 0.1)
+    nn.init.uniform_(embedding.weight, -0.1, 0.1)
