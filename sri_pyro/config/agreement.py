@@ -8,6 +8,7 @@ from sri_pyro.config.schema import Part
 from sri_pyro.evaluation import JacobianImportance
 from sri_pyro.inference import (
     Amortized,
+    Distilled,
     EvidenceLowerBound,
     FinalState,
     ImportanceWeightedBound,
@@ -16,7 +17,7 @@ from sri_pyro.inference import (
     Trajectory,
 )
 from sri_pyro.inference.bounds import NEEDS_DENSITY
-from sri_pyro.inference.objectives import NEEDS_PATH
+from sri_pyro.inference.objectives import NEEDS_PATH, NEEDS_START
 
 NEEDS_MAPS: Final = (
     "the estimator 'jacobian' needs the path of a run whose steps are maps of z alone; use the inference "
@@ -27,6 +28,11 @@ NEEDS_MAPS: Final = (
 UNTAUGHT: Final = (
     "the encoder of the inference '{}' learns nothing from the objective 'final'; use an objective that has its "
     "density, 'elbo' or 'iwae'."
+)
+
+UNTAUGHT_START: Final = (
+    "the encoder that starts the chains of the inference 'short_run' learns nothing from this objective; use the "
+    "objective 'distilled'."
 )
 
 
@@ -47,7 +53,11 @@ def disagreements(inference: Any, objective: Part | None, evaluation: Part | Non
         found.append(NEEDS_DENSITY.format(objective.kind))
     if isinstance(inference, Amortized) and objective is not None and objective.factory is FinalState:
         found.append(UNTAUGHT.format("amortized"))
+    started = path and inference.start is not None
+    if known and objective is not None and (objective.factory is Distilled) != started:
+        found.append(UNTAUGHT_START if started else NEEDS_START)
     estimator = evaluation.options["estimator"] if evaluation is not None else None
     if known and estimator is not None and estimator.factory is JacobianImportance:
-        found += [] if path and inference.integrator.moves_position_only else [NEEDS_MAPS]
+        maps = path and inference.integrator.moves_position_only and inference.start is None
+        found += [] if maps else [NEEDS_MAPS]
     return found

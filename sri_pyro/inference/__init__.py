@@ -5,7 +5,7 @@ from types import MappingProxyType
 from sri_pyro.inference.amortized import Amortized
 from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBound
 from sri_pyro.inference.guide import as_guide
-from sri_pyro.inference.objectives import FinalState, Trajectory
+from sri_pyro.inference.objectives import Distilled, FinalState, Trajectory
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
 from sri_pyro.inference.step_size import StepSizeTuner
 from sri_pyro.inference.surrogate import SurrogateCheck
@@ -17,6 +17,7 @@ INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
 OBJECTIVES: MappingProxyType[str, type[Objective]] = MappingProxyType(
     {
         "final": FinalState,
+        "distilled": Distilled,
         "trajectory": Trajectory,
         "elbo": EvidenceLowerBound,
         "iwae": ImportanceWeightedBound,
@@ -27,6 +28,7 @@ __all__ = [
     "INFERENCES",
     "OBJECTIVES",
     "Amortized",
+    "Distilled",
     "EvidenceLowerBound",
     "FinalState",
     "ImportanceWeightedBound",

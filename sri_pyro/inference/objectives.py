@@ -6,9 +6,14 @@ from typing import Final
 
 from torch import Tensor
 
+from sri_pyro.numerics.schedules import require_positive
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
 
+NEEDS_START: Final = (
+    "the objective 'distilled' teaches an encoder where chains end, and none starts them; give the inference "
+    "'short_run' a start, such as start = { kind = \"lstm\" }."
+)
 NEEDS_PATH: Final = (
     "the learning rule 'trajectory' needs every position of the run, and these draws carry only the last; set "
     "record_path = true on the inference 'short_run'."
@@ -29,6 +34,37 @@ class FinalState:
     def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
         """Negative mean log joint, nats per sentence."""
         return -target.log_joint(draws.z.detach()).mean()
+
+
+class Distilled:
+    r"""Learn the model as ``final`` does, and teach the encoder that starts the chains where they end (``distilled``).
+
+    .. math:: \mathcal{L}(\theta, \phi) = -\frac1B \sum_b \frac1S \sum_s \big[ \log p_\theta(x_b, z_{K,s,b})
+              + \lambda \log q_\phi(z_{K,s,b} \mid x_b) \big]
+
+    The draws are constants. In the encoder this descends :math:`\mathrm{KL}(q_K \| q_\phi)`: it covers the law of the
+    chains' ends, and does not seek a mode of the posterior as the evidence lower bound does.
+
+    Args:
+        encoder_weight: :math:`\lambda`; it matters only through the optimiser and the clipped norm.
+
+    Raises:
+        ValueError: If the weight is not positive; when it is asked, if no encoder started the chains.
+
+    References:
+        The same rule for the encoder of a chain: Li, Turner, Liu (2017), Approximate inference with amortised MCMC.
+    """
+
+    def __init__(self, encoder_weight: float = 1.0) -> None:
+        require_positive(encoder_weight=encoder_weight)
+        self.encoder_weight = encoder_weight
+
+    def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
+        """Negative mean log joint and log-density of the encoder, nats per sentence."""
+        if "log_encoder" not in draws.info:
+            raise ValueError(NEEDS_START)
+        log_joint = target.log_joint(draws.z.detach())
+        return -(log_joint + self.encoder_weight * draws.info["log_encoder"]).mean()
 
 
 class Trajectory:

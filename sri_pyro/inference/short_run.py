@@ -1,4 +1,4 @@
-"""Short-run inference: K Langevin steps from the prior, many chains at once, guarded against divergence."""
+"""Short-run inference: K Langevin steps from the prior or an encoder, many chains at once, kept from diverging."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sri_pyro.inference.amortized import readable, reparameterised
 from sri_pyro.models.decoders.frozen_tail import Approximable, FrozenTailLikelihood, TailOptions
+from sri_pyro.models.encoders import Encoder
 from sri_pyro.numerics import keyed
 from sri_pyro.numerics.langevin import Integrator, LeimkuhlerMatthews, Noise, run_langevin, standard_normal
 from sri_pyro.numerics.schedules import ConstantNoise, GeometricSteps, NoiseSchedule, StepSchedule
@@ -33,7 +35,7 @@ MOST_HALVINGS = 20
 
 
 class ShortRunLangevin(nn.Module):
-    r"""Draw z by K Langevin steps on :math:`\log p(x, z)`, started from the prior.
+    r"""Draw z by K Langevin steps on :math:`\log p(x, z)`, started from the prior, or from an encoder.
 
     All S x B chains run as one batch and do not interact. The law of :math:`z_K` has no closed density, so
     ``log_q`` is None. The step sizes are a schedule times the buffer ``step_scale``, which tuning moves.
@@ -60,6 +62,8 @@ class ShortRunLangevin(nn.Module):
         candidates: Words that the surrogate computes exactly.
         tail_words: Log-linear words that stand for all others.
         refresh: Steps from one exact gradient to the next.
+        start: Where chains start: an encoder q(z | x), from which they are drawn without a graph; the prior if there
+            is none. The objective ``distilled`` teaches it where they end.
 
     Raises:
         ValueError: If ``num_steps`` is not positive, or an option of the surrogate out of range; when a run begins, if
@@ -91,6 +95,7 @@ class ShortRunLangevin(nn.Module):
         candidates: int = 1000,
         tail_words: int = 8,
         refresh: int = 5,
+        start: Encoder | None = None,
     ) -> None:
         super().__init__()
         if inner_softmax not in ("exact", "frozen_tail"):
@@ -105,6 +110,7 @@ class ShortRunLangevin(nn.Module):
         self.step_schedule = step_schedule or GeometricSteps()
         self.noise = noise or ConstantNoise()
         self.record_path = record_path
+        self.start = start
         tail = TailOptions(candidates, tail_words, refresh)
         self.tail = tail if inner_softmax == "frozen_tail" else None
         self.step_schedule(num_steps)  # a list of another length fails here, not in the first batch
@@ -122,7 +128,8 @@ class ShortRunLangevin(nn.Module):
             Draws with ``info``: ``log_joint`` and ``grad_norm`` at z_0, ..., z_{K-1}, where a gradient was
             taken, and ``distance`` of z_1, ..., z_K from the start, each [S, B, K]; ``halved``, which chains ran
             again with shorter steps, [S, B]; if asked for, ``path`` and,
-            for transitions that are maps of z alone, ``step_size`` [S, B, K].
+            for transitions that are maps of z alone from a draw of the prior, ``step_size`` [S, B, K]; of chains that
+            an encoder started, ``log_encoder``, its log-density where they end [S, B], with a graph to its weights.
 
         Raises:
             FloatingPointError: If chains diverge however small the steps are.
@@ -148,7 +155,10 @@ class ShortRunLangevin(nn.Module):
             _tell(counts, self.step_sizes())
         else:
             progress.count(counts, self._hear)
-        return Draws(draws.z, info={**draws.info, "halved": halved})
+        info = {**draws.info, "halved": halved}
+        if self.start is not None:
+            info["log_encoder"] = self.start(readable(target, self.start)).log_prob(draws.z)
+        return Draws(draws.z, info=info)
 
     def _hear(self, counts: Tensor) -> None:
         """Shorten the steps if too many chains diverged; counts of a batch: chains, and those that did, by halving."""
@@ -171,16 +181,26 @@ class ShortRunLangevin(nn.Module):
 
     def _run(self, target: Target, num_samples: int, halvings: int, noise_scale: float) -> Draws:
         steps = [0.5**halvings * step for step in self.step_sizes()]
-        z = target.sample_prior(num_samples)
+        z = (
+            target.sample_prior(num_samples)
+            if self.start is None
+            else self._encoded(target, num_samples, halvings)
+        )
         trace = _Trace(keep_path=self.record_path)
         z = run_langevin(
             target.log_joint_and_grad, z, steps, self.integrator,
             noise_scale=noise_scale, noise=noise_of(target, z, self.num_steps, halvings), visit=trace.visit,
         )  # fmt: skip
         info = trace.collect(z)
-        if self.record_path and self.integrator.moves_position_only:
+        if self.record_path and self.integrator.moves_position_only and self.start is None:
             info["step_size"] = torch.tensor(steps, dtype=z.dtype, device=z.device).expand(*z.shape[:2], -1)
         return Draws(z, info=info)
+
+    @torch.no_grad()
+    def _encoded(self, target: Target, num_samples: int, run: int) -> Tensor:
+        assert self.start is not None
+        batch = readable(target, self.start)
+        return reparameterised(self.start(batch), batch, num_samples, run)
 
 
 class PriorDraws(nn.Module):

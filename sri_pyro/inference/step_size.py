@@ -60,8 +60,8 @@ class StepSizeTuner:
         latent_dim: D, where it is known, so that too few chains are told here and not at the first tuning.
 
     Raises:
-        ValueError: If an option is out of range, the chains are too few for the entropy, ``gradient`` is asked
-            of the Jacobian objective, or that objective of an integrator that moves a velocity.
+        ValueError: If an option is out of range, an encoder starts the chains, these are too few for the entropy,
+            ``gradient`` is asked of the Jacobian objective, or that objective of an integrator that moves a velocity.
     """
 
     def __init__(
@@ -78,6 +78,10 @@ class StepSizeTuner:
         largest: float = 4.0,
         latent_dim: int | None = None,
     ) -> None:
+        if inference.start is not None:
+            raise ValueError(
+                "the step size is tuned on chains from the prior, and an encoder starts these; leave the tuner out."
+            )
         if every < 1 or num_chains < 2 or num_sentences < 1 or not factors or min(factors) <= 0:
             raise ValueError(
                 "step-size tuning needs every >= 1, num_chains >= 2, num_sentences >= 1 and positive factors; "

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sri_pyro.inference import OBJECTIVES, FinalState, ShortRunLangevin, Trajectory
+from sri_pyro.inference import OBJECTIVES, Distilled, FinalState, ShortRunLangevin, Trajectory
 from sri_pyro.models import GaussianMixture, LatentTextModel
 from sri_pyro.types import Batch, Draws, Progress
 from tests.oracles import EnumerableText
@@ -29,7 +29,8 @@ def text(decoder: str = "lstm") -> tuple[LatentTextModel, Batch]:
 
 def draws_with_path(samples: int, steps: int = 3) -> Draws:
     path = torch.randn(samples, 4, steps + 1, 2)
-    return Draws(path[:, :, -1], info={"path": path})
+    known = {"path": path, "log_encoder": torch.randn(samples, 4)}
+    return Draws(path[:, :, -1], log_q=torch.randn(samples, 4), info=known)
 
 
 def gradients(model: torch.nn.Module, loss: Tensor) -> list[Tensor]:
@@ -66,13 +67,14 @@ def test_final_state_is_the_negative_mean_log_joint(decoder: str, samples: int) 
     assert any(g.abs().max() > 1e-3 for g in prior)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in ("elbo", "iwae")])
 def test_draws_are_constants(name: str) -> None:
     """Even where a sampler is reparameterised, eq. 9 holds z fixed: nothing flows into the dynamics."""
     model, batch = text()
     source = torch.zeros((), requires_grad=True)
     constant = draws_with_path(2)
-    moving = replace(constant, z=constant.z + source, info={"path": constant.info["path"] + source})
+    info = {**constant.info, "path": constant.info["path"] + source}
+    moving = replace(constant, z=constant.z + source, info=info)
     loss = OBJECTIVES[name]()(model.target(batch), moving, NOW)
     loss.backward()
     assert source.grad is None or source.grad.item() == 0
@@ -105,7 +107,9 @@ def test_trajectory_is_what_the_release_accumulates() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_weight_of_a_model_learns(name: str) -> None:
-    """A learnable prior had no gradient under ``trajectory``, in silence; its rule is that of ``final``."""
+    """A learnable prior had no gradient under ``trajectory``, in silence; its rule is that of ``final``,
+    but where draws are weighted.
+    """
     model, batch = text()
     draws, target = draws_with_path(2), model.target(batch)
     names = list(dict(model.named_parameters()))
@@ -114,7 +118,7 @@ def test_every_weight_of_a_model_learns(name: str) -> None:
         for rule in (OBJECTIVES[name](), FinalState())
     )
     assert all(gradient.abs().max() > 1e-6 for gradient in learned.values())
-    for part in ("prior.logits", "prior.means", "prior.log_scales"):
+    for part in ("prior.logits", "prior.means", "prior.log_scales") if name != "iwae" else ():
         torch.testing.assert_close(learned[part], final[part], rtol=1e-9, atol=1e-12)
 
 
@@ -158,3 +162,21 @@ def test_trajectory_without_a_path_says_how_to_get_one() -> None:
 def test_final_state_needs_no_path() -> None:
     model, batch = text()
     assert math.isfinite(FinalState()(model.target(batch), Draws(torch.zeros(1, 4, 2)), NOW).item())
+
+
+def test_distilled_adds_the_encoder_where_chains_end() -> None:
+    """Oracle: the mean written out. Catches the encoder scored where chains start, or with the model's sign."""
+    model, batch = text()
+    encoder = torch.tensor([[0.5, -1.0, 2.0, 0.0]], requires_grad=True)
+    draws = Draws(torch.randn(1, 4, 2), info={"log_encoder": encoder})
+    target = model.target(batch)
+    found = Distilled(encoder_weight=3.0)(target, draws, NOW)
+    assert found.item() == pytest.approx((FinalState()(target, draws, NOW) - 3.0 * 1.5 / 4).item(), abs=1e-12)
+    (gradient,) = torch.autograd.grad(found, encoder)
+    torch.testing.assert_close(gradient, torch.full((1, 4), -0.75))
+    sentence = (
+        "the objective 'distilled' teaches an encoder where chains end, and none starts them; give the inference "
+        "'short_run' a start, such as start = { kind = \"lstm\" }."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Distilled()(target, Draws(draws.z), NOW)

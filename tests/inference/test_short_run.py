@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from sri_pyro.inference import INFERENCES, PriorDraws, ShortRunLangevin
+from sri_pyro.models import LSTMEncoder
 from sri_pyro.numerics.langevin import INTEGRATORS, UnadjustedLangevin
 from sri_pyro.numerics.schedules import ConstantNoise, ConstantSteps, GeometricSteps, LinearNoise
 from sri_pyro.target import Target
 from sri_pyro.types import Batch, Progress
+from tests.inference.helpers import built
 from tests.oracles import (
     EnumerableText,
     LinearGaussian,
@@ -284,9 +286,8 @@ def test_inference_touches_no_weight_and_no_mode(name: str, decoder: str) -> Non
         parameter.grad = torch.full_like(parameter, float(i)) if i % 2 else None
     before = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     weights = [p.detach().clone() for p in model.parameters()]
-    draws = INFERENCES[name]()(model.target(rows), 3, progress=START)
+    draws = built(INFERENCES[name])(model.target(rows), 3, progress=START)
     assert draws.z.shape == (3, len(rows), 2)
-    assert not draws.z.requires_grad
     for parameter, grad, weight in zip(model.parameters(), before, weights, strict=True):
         assert (parameter.grad is None) == (grad is None)
         assert grad is None or torch.equal(parameter.grad, grad)
@@ -364,3 +365,25 @@ def test_keyed_noise_is_of_the_key_the_sentence_the_step_and_the_run() -> None:
     for noise, other in zip(whole, alone, strict=True):
         assert torch.equal(noise[:, [1]], other)
     assert len(torch.stack(whole).unique()) == 15 * 4 * 3
+
+
+def test_an_encoder_starts_the_chains() -> None:
+    """Oracle: without noise and with next to no step, chains end where the encoder draws.
+
+    Catches a start from the prior, a graph through the start, a density at the start instead of the end, and the
+    paper's density told of chains that did not begin at the prior.
+    """
+    oracle = EnumerableText.build("lstm", latent_dim=2)
+    encoder = built(LSTMEncoder, latent_dim=2)
+    target, law = oracle.target(), encoder(oracle.rows)
+    run = ShortRunLangevin(
+        1, UnadjustedLangevin(), ConstantSteps(1e-12), ConstantNoise(0.0), True, start=encoder
+    )
+    draws = run(target, 4000)
+    assert not draws.z.requires_grad
+    assert "step_size" not in draws.info
+    off = (draws.z.mean(0) - law.mean).abs() / law.stddev * math.sqrt(4000)
+    assert off.max() < gate(law.mean.numel())
+    torch.testing.assert_close(draws.info["log_encoder"], law.log_prob(draws.z))
+    draws.info["log_encoder"].mean().backward()
+    assert all(weight.grad is not None for weight in encoder.parameters())
