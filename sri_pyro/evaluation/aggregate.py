@@ -1,4 +1,4 @@
-r"""The aggregate posterior against the prior, by radius: of the weighted draws, of the short run, and between the two.
+r"""The aggregate posterior against the prior, by radius: of the weighted draws, of the inference, and between the two.
 
 Axes: S draws, n sentences, m draws of the prior, D dimensions, G radii.
 """
@@ -70,8 +70,8 @@ class Aggregate:
 
     Attributes:
         posterior: The weighted draws' less the prior's, over sentences whose weights pass.
-        short_run: The short run's less the prior's, over all sentences.
-        difference: The short run's less the weighted draws', paired, over sentences whose weights pass.
+        short_run: The inference's less the prior's, over all sentences.
+        difference: The inference's less the weighted draws', paired, over sentences whose weights pass.
         prior_mean_squared_radius: Of the prior: D, or the mean of its draws.
     """
 
@@ -156,10 +156,10 @@ def radius_grid(*draws: Tensor, dim: int) -> Tensor:
 def compare_radii(
     z: Tensor, proposal_z: Tensor, log_weight: Tensor, passed: Tensor, prior_z: Tensor | None = None
 ) -> RadiusGaps:
-    """Compare short run, posterior and prior.
+    """Compare inference, posterior and prior.
 
     Args:
-        z: Draws of the short run, shape [M, n, D].
+        z: Draws of the inference, shape [M, n, D].
         proposal_z: Importance draws, shape [S, n, D].
         log_weight: Theirs, shape [S, n].
         passed: Sentences whose weights are to be trusted, shape [n].
@@ -182,7 +182,7 @@ def gap_to_prior(codes: Radii, grid: Tensor, dim: int, prior_z: Tensor | None = 
     r"""The radii of all sentences' codes less those of the prior.
 
     The aggregate posterior :math:`\frac1n \sum_i p(z \mid x_i)` is the prior if the model has learned the corpus.
-    Where it is not, codes drawn from the prior are not codes of sentences. Of a short run the same says whether its
+    Where it is not, codes drawn from the prior are not codes of sentences. Of an inference the same says whether its
     codes are like the prior's, whoever is to blame.
 
     Args:

@@ -30,7 +30,7 @@ EVIDENCE = (
 """Columns of the table of sentences that go into the group ``evidence``, before those of ``FOLDING``."""
 
 ABOUT = {
-    "posterior/z": ("1", "codes: end points of independent short runs, in the inference's own law q"),
+    "posterior/z": ("1", "codes: end points of independent runs of the inference, in the inference's own law q"),
     "proposal/z": ("1", "codes drawn from the importance proposal; the posterior once weighted by log_weight"),
     "proposal/log_weight": ("nat", "log p(x, z) - log proposal(z); the log of its mean exponential estimates log p(x)"),
     "proposal/log_likelihood": ("nat", "log p(x | z) of the whole sentence; not log p(x)"),
@@ -42,10 +42,10 @@ ABOUT = {
     "evidence/ess": ("draws", "effective sample size of the importance weights"),
     "evidence/num_samples": ("draws", "importance draws used"),
     "evidence/rounds": ("1", "fits of the proposal"),
-    "evidence/reconstruction": ("nat", "mean of -log p(x | z) over short runs"),
-    "evidence/kl_q_prior": ("nat", "KL(short run || prior); a lower estimate unless metrics.json names another method"),
+    "evidence/reconstruction": ("nat", "mean of -log p(x | z) over runs of the inference"),
+    "evidence/kl_q_prior": ("nat", "KL(inference || prior); a lower estimate unless metrics.json names another method"),
     "evidence/kl_posterior_prior": ("nat", "KL(posterior || prior) by self-normalised importance weights"),
-    "evidence/kl_q_posterior": ("nat", "KL(short run || posterior), by the same method"),
+    "evidence/kl_q_posterior": ("nat", "KL(inference || posterior), by the same method"),
     "evidence/negative_share": ("1", "share of runs whose map has a negative determinant (estimator jacobian)"),
     "evidence/smallest_eigenvalue": ("1", "smallest eigenvalue of a step's Jacobian; at or below 0 a step folds"),
     "trajectory/energy": ("nat", "-log p(x, z_k), mean over the runs of a sentence"),
@@ -115,7 +115,7 @@ def export_arguments(
 ) -> ExportArguments:
     """Arrange an evaluation in the groups that ArviZ knows.
 
-    ``posterior`` holds the short run's draws of z and ``proposal`` the importance sampler's, with
+    ``posterior`` holds the inference's draws of z and ``proposal`` the importance sampler's, with
     ``log_weight`` and ``log_likelihood``; the two follow different laws. A model without codes has no
     ``posterior`` and no z. There is on purpose no group ``log_likelihood``: ``az.loo`` would make of it a
     harmonic mean over latents; give ``diagnostics.elpd`` the group ``evidence``. In ``trajectory`` are means
@@ -202,7 +202,7 @@ def write_outputs(
         provenance: JSON-able; ``configuration``, ``versions``, ``seed``, ``data_digest``, ``command``.
         texts: Sentences the model wrote.
         prior_z: Draws of a prior that is not N(0, I), shape [m, D]; a few thousand.
-        noise_scale: The noise scale of the short run in evaluation, if it has one.
+        noise_scale: The noise scale of the inference in evaluation, if it has one.
 
     Returns:
         What went into ``metrics.json``.

@@ -114,16 +114,20 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """What the code holds."""
     units, information = metrics["active_units"], metrics["mutual_information"]
     trusted = likelihood_is_trusted(metrics)
-    of_model, of_run = "KL(posterior ‖ prior)", "KL(short run ‖ posterior)"
+    of_model, of_run = "KL(posterior ‖ prior)", "KL(inference ‖ posterior)"
     cap = math.log(max(1, int(information["num_samples"])))
     naive = f"Naive count, which noise inflates: {units['naive_count']} (single draws: "
     naive += f"{units['naive_single_draw_count']})"
     return [
-        _row("Reconstruction", metrics["reconstruction"], "-log p(x | z) over short runs, nats a sentence"),
-        _row(of_model, metrics["kl_posterior_prior"], "does not depend on the short run")
+        _row(
+            "Reconstruction",
+            metrics["reconstruction"],
+            "-log p(x | z) over runs of the inference, nats a sentence",
+        ),
+        _row(of_model, metrics["kl_posterior_prior"], "does not depend on the inference")
         if trusted
         else _withheld(of_model),
-        _row("KL(short run ‖ prior)", metrics["kl_q_prior"]),
+        _row("KL(inference ‖ prior)", metrics["kl_q_prior"]),
         _row(of_run, metrics["kl_q_posterior"]) if trusted else _withheld(of_run),
         _row("Mutual information, at least", information, f"cannot exceed log n = {cap:.2f}"),
         Row(
@@ -136,7 +140,7 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
 
 
 def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """How good the importance weights are, and the short run beside the posterior that they show."""
+    """How good the importance weights are, and the inference beside the posterior that they show."""
     khat, ess = metrics["khat"], metrics["ess"]
     folding = metrics.get("folding")
     rows = [
@@ -172,7 +176,7 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
         )
     if "posterior_spread_ratio" in metrics:
         note = "1: as wide in all, which says nothing of place and shape; below 1: over-confident"
-        rows.append(_row("Variance, short run / posterior", metrics["posterior_spread_ratio"], note))
+        rows.append(_row("Variance, inference / posterior", metrics["posterior_spread_ratio"], note))
     return rows
 
 

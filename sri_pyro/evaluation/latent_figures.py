@@ -105,7 +105,7 @@ def steps(trajectory: Mapping[str, Array]) -> list[Panel]:
         panels.append(
             draw(
                 ax,
-                "KL(short run ‖ posterior) by step",
+                "KL(inference ‖ posterior) by step",
                 "A lower estimate (from a Gaussian entropy): slightly below the dashed zero line is as good as zero. "
                 "Where it levels off above zero, more steps will not help; smaller or better ones may."
                 + scale,
@@ -163,13 +163,13 @@ def marginals(
             own, weighted = z[:, row, dim].astype(float), proposal_z[:, row, dim].astype(float)
             _half_violin(ax, place, own, np.full(len(own), 1 / len(own)), -1, FIRST)
             _half_violin(ax, place, weighted, weight, 1, SECOND)
-        ax.plot([], [], color=FIRST, linewidth=5, alpha=0.6, label="short run")
+        ax.plot([], [], color=FIRST, linewidth=5, alpha=0.6, label="inference")
         ax.plot([], [], color=SECOND, linewidth=5, alpha=0.6, label="posterior")
         ax.plot([], [], color=GRID, linewidth=5, label="prior, 95%")
         ax.set_xticks(range(len(dims)), [str(dim) for dim in dims])
         own_row = table.iloc[row]
         advice = (
-            "Where the halves have one shape, the short run has the posterior's law in that dimension alone; how "
+            "Where the halves have one shape, the inference has the posterior's law in that dimension alone; how "
             "dimensions hang together is not compared."
             if own_row["khat"] < own_row["khat_threshold"]
             else "That is too high: do not believe the right halves."
@@ -178,7 +178,7 @@ def marginals(
             draw(
                 ax,
                 f"“{_short(str(table['text'].iloc[row]))}”",
-                f"Left halves: {len(z)} short runs; right halves: the importance-weighted posterior (k-hat "
+                f"Left halves: {len(z)} draws; right halves: the importance-weighted posterior (k-hat "
                 f"{own_row['khat']:.2f}). {advice}",
                 f"Marginal posteriors of {len(dims)} latent dimensions for one sentence of "
                 f"{table['num_tokens'].iloc[row]} tokens.",
@@ -202,7 +202,7 @@ def aggregate(
     known = int(passed.sum()) > 1
     for gap, color, label, style in (
         (gaps.posterior, SECOND, "posterior", "-"),
-        (gaps.short_run, FIRST, "short run", (0, (3, 1.5))),
+        (gaps.short_run, FIRST, "inference", (0, (3, 1.5))),
     )[0 if known else 1 :]:
         ax.fill_between(
             gap.radius, gap.gap - gap.band, gap.gap + gap.band, color=color, alpha=0.2, linewidth=0
@@ -210,7 +210,7 @@ def aggregate(
         ax.plot(gap.radius, gap.gap, color=color, linewidth=1.6, linestyle=style, label=f"{label} ± band")
     n, dim = z.shape[1:]
     against = f"chi-squared with {dim} degrees of freedom" if prior is None else "the prior's own draws"
-    of = "all" if passed.all() else f"the {int(passed.sum()):,} (short run: {n:,}) of"
+    of = "all" if passed.all() else f"the {int(passed.sum()):,} (inference: {n:,}) of"
     radius = draw(
         ax,
         "Aggregate posterior against prior: radius",
@@ -219,7 +219,7 @@ def aggregate(
         "over radii, hence conservative at any single one) hold the choice of sentences and the noise of "
         "draws and weights.",
         f"The largest difference is {gaps.posterior.largest:.3f} ± {gaps.posterior.band:.3f} for the posterior and "
-        f"{gaps.short_run.largest:.3f} ± {gaps.short_run.band:.3f} for the short run.",
+        f"{gaps.short_run.largest:.3f} ± {gaps.short_run.band:.3f} for the inference.",
     )
     ax = axes("rank", "eigenvalue")
     rank = np.arange(1, dim + 1)
@@ -229,7 +229,7 @@ def aggregate(
         ax.axhline(1, color=MUTED, linewidth=0.8)
     else:
         ax.plot(rank, latent_space.eigenvalues(prior[:, None]), color=MUTED, linewidth=1, label="prior")
-    ax.plot(rank, latent_space.eigenvalues(own), "o", color=FIRST, markersize=4, label="short run")
+    ax.plot(rank, latent_space.eigenvalues(own), "o", color=FIRST, markersize=4, label="inference")
     if known:
         values = latent_space.eigenvalues(weighted[:, passed], weights[:, passed])
         ax.plot(rank, values, "s", color=SECOND, markersize=4, fillstyle="none", label="posterior")

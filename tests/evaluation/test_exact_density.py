@@ -63,7 +63,7 @@ def test_draws_from_the_prior_have_no_divergence_from_it() -> None:
     assert found.metrics["jensen"]["binding"] is True
     assert found.metrics["jensen"]["violated"] is False
     rows = {row.name: row.note for row in headline(found.metrics)}
-    assert rows["KL(short run ‖ prior)"] == "Mean over draws of known density: unbiased."
+    assert rows["KL(inference ‖ prior)"] == "Mean over draws of known density: unbiased."
 
 
 def test_a_density_that_is_said_to_be_lower_than_it_is_violates_jensen() -> None:

@@ -56,7 +56,7 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
         f"{ppl['estimate']:.4g} [{ppl['lower']:.4g}, {ppl['upper']:.4g}]", "the choice of sentences",
         "InfoNCE with Gaussian critics: a lower bound", "Active units, corrected", "4 of 4",
         "Can the likelihood be trusted?", "k-hat by sentence length", "Does the model use its code?", "Active units",
-        "The short run, step by step", "KL(short run ‖ posterior) by step", "Posteriors of four sentences",
+        "The short run, step by step", "KL(inference ‖ posterior) by step", "Posteriors of four sentences",
         "in that dimension alone", "All sentences together", "chi-squared with 4 degrees of freedom",
         "Training and validation",
         "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations",
@@ -98,7 +98,7 @@ def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: Eval
     assert withheld >= {
         "Perplexity",
         "KL(posterior ‖ prior)",
-        "KL(short run ‖ posterior)",
+        "KL(inference ‖ posterior)",
         "Excess over the truth",
     }
 
@@ -149,5 +149,5 @@ def test_a_kl_far_below_zero_is_not_a_number_to_print(run_of: RunOf) -> None:
     metrics = dict(load_report_inputs(run_of("healthy")).metrics)
     for value, shown in ((-0.84, False), (-0.05, True)):
         metrics["kl_q_posterior"] = {**metrics["kl_q_posterior"], "value": value, "se": 0.03}
-        row = next(row for row in headline(metrics) if row.name.startswith("KL(short run ‖ posterior)"))
+        row = next(row for row in headline(metrics) if row.name.startswith("KL(inference ‖ posterior)"))
         assert (row.value != "not known") == shown

@@ -1,6 +1,6 @@
-"""Verdicts on all sentences together: whether their codes are like the prior's, by the posterior and by the short run.
+"""Verdicts on all sentences together: whether their codes are like the prior's, by the posterior and by the inference.
 
-The two are judged apart. The posterior says whether the model has learned the corpus; a short run that is narrower than
+The two are judged apart. The posterior says whether the model has learned the corpus; an inference narrower than
 the posterior differs from the prior though the model does not.
 """
 
@@ -55,19 +55,19 @@ def aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
 
 
 def run_aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
-    """Say it where the short run's codes do not fill the prior and the posterior's are not shown to do the same."""
+    """Say it where the inference's codes do not fill the prior and the posterior's are not shown to do the same."""
     if "aggregate" not in metrics or not _known(metrics, "short_run") or not _outside(metrics, "short_run"):
         return None
     trusted = likelihood_is_trusted(metrics) and _known(metrics, "posterior")
     if trusted and _outside(metrics, "posterior"):
         return None  # the model's doing, and said of it already
-    found = _in_words(metrics, "short_run", "the short run")
+    found = _in_words(metrics, "short_run", "the inference")
     difference = metrics["aggregate"]["difference"]
     gap, band = number(difference["radius_gap"]), number(difference["band"])
     if not (trusted and gap > band):
         return Verdict(
-            "run_aggregate", "caution", "The short run's codes do not fill the prior.", found,
-            "Whether that is the short run's doing or the model's cannot be told from these weights.",
+            "run_aggregate", "caution", "The inference's codes do not fill the prior.", found,
+            "Whether that is the inference's doing or the model's cannot be told from these weights.",
         )  # fmt: skip
     moved = estimate(difference["mean_squared_radius"])
     where = "further in" if moved.value < 0 else "further out"
@@ -82,7 +82,7 @@ def run_aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
         else "It has not contracted to the posterior: take more steps."
     )
     return Verdict(
-        "run_aggregate", "caution", f"The short run's own codes lie {where} than the posterior's and the prior's.",
+        "run_aggregate", "caution", f"The inference's own codes lie {where} than the posterior's and the prior's.",
         found,
         why,
     )  # fmt: skip

@@ -8,7 +8,14 @@ from typing import Any
 
 from sri_pyro.evaluation.units import ACTIVE
 from sri_pyro.evaluation.verdicts.likelihood import likelihood_is_trusted
-from sri_pyro.evaluation.verdicts.reading import estimate, interval, number, rounded, sentences_to_settle
+from sri_pyro.evaluation.verdicts.reading import (
+    closer,
+    estimate,
+    interval,
+    number,
+    rounded,
+    sentences_to_settle,
+)
 from sri_pyro.evaluation.verdicts.verdict import Verdict
 
 NO_CODE = 0.5
@@ -99,18 +106,18 @@ def _code_by_units(metrics: Mapping[str, Any], few: bool, active: str) -> Verdic
 
 
 def _code_not_found(metrics: Mapping[str, Any], found: str) -> Verdict:
-    """A code in use of which neither units nor mutual information show a trace in the short run."""
+    """A code in use of which neither units nor mutual information show a trace in the inference."""
     information = rounded(estimate(metrics["mutual_information"]))
-    found += f" Mutual information under the short run is {information} nats."
+    found += f" Mutual information under the inference is {information} nats."
     if shown_inactive(metrics["active_units"]):
         return Verdict(
-            "code", "bad", "The model uses its code, but the short run does not find it.", found,
-            "Take more steps or larger ones; see the short run step by step below.",
+            "code", "bad", "The model uses its code, but the inference does not find it.", found,
+            closer(metrics),
         )  # fmt: skip
     n = int(metrics["perplexity"]["num_sentences"])
     return Verdict(
         "code", "caution",
-        f"The model uses its code; whether the short run finds it cannot be told from {n:,} sentences.", found,
+        f"The model uses its code; whether the inference finds it cannot be told from {n:,} sentences.", found,
         _sentences_for_units(metrics),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ def jensen(metrics: Mapping[str, Any]) -> Verdict | None:
     if not math.isfinite(gap.value):
         return None
     found = (
-        f"Reconstruction + KL(q ‖ prior) - NLL is {rounded(gap)} nats; it equals KL(short run ‖ posterior)."
+        f"Reconstruction + KL(q ‖ prior) - NLL is {rounded(gap)} nats; it equals KL(inference ‖ posterior)."
     )
     if check["binding"]:
         found += " Binding: this KL is a mean over draws of known density, with no bias but what chance adds."

@@ -33,6 +33,10 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
+CHAINS = ("short_run", "persistent", "mcmc")
+"""Inferences that take steps towards the posterior."""
+
+
 def option(metrics: Mapping[str, Any], *names: str) -> Any:
     """An option of the configuration that the provenance holds; None where there is none."""
     found: Any = metrics.get("provenance", {}).get("configuration")
@@ -99,3 +103,16 @@ def sentences_to_settle(half_width: float, distance: float, num_sentences: int) 
         f"About {needed:,} sentences in place of {num_sentences:,} would settle it, if the estimate stays "
         "where it is."
     )
+
+
+def is_a_chain(metrics: Mapping[str, Any]) -> bool:
+    """Whether the inference takes steps, or nobody says what it is."""
+    kind = option(metrics, "inference", "kind")
+    return not isinstance(kind, str) or kind in CHAINS or ":" in kind
+
+
+def closer(metrics: Mapping[str, Any]) -> str:
+    """What would bring the inference closer to the posterior."""
+    if is_a_chain(metrics):
+        return "Take more steps, or larger ones."
+    return "Refine it: a short run whose start is this encoder comes closer with every step."

@@ -1,4 +1,4 @@
-"""Verdicts on the short run: its width and place, the noise it was trained with, and whether it has come to rest."""
+"""Verdicts on the inference: its width and place, the noise it was trained with, and whether it has come to rest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from sri_pyro.evaluation.metrics import EXACT_DENSITY
 from sri_pyro.evaluation.verdicts.likelihood import better_weights, likelihood_is_trusted
 from sri_pyro.evaluation.verdicts.reading import (
     BIASED_LOW,
+    closer,
     estimate,
     interval,
+    is_a_chain,
     number,
     option,
     rounded,
@@ -22,9 +24,9 @@ from sri_pyro.evaluation.verdicts.verdict import Level, Verdict
 from sri_pyro.types import Estimate
 
 SPREAD_OFF, SPREAD_BAD = 1.1, 2.0
-"""Factors by which the short run's variance may differ from the posterior's (either way)."""
+"""Factors by which the inference's variance may differ from the posterior's (either way)."""
 KL_OFF, KL_BAD = 0.5, 2.0
-"""Nats between short run and posterior; what remains at K = 20 in published settings is about 0.2."""
+"""Nats between inference and posterior; what remains at K = 20 in published settings is about 0.2."""
 LATE_FALL = 0.1
 """Nats that a run may still fall over its last quarter and count as come to rest."""
 FEWEST = 4
@@ -33,15 +35,17 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class _Compared:
-    """The short run beside the posterior.
+    """The inference beside the posterior.
 
     Attributes:
         ratio: Of their variances.
         low: Lower end of its interval; NaN from fewer than ``FEWEST`` sentences.
         high: Upper end.
-        kl: KL(short run ‖ posterior), a lower estimate unless draws have a density.
+        kl: KL(inference ‖ posterior), a lower estimate unless draws have a density.
         kl_low: Lower end of its interval.
         cold: Whether the noise scale is below 1.
+        steps: Whether it takes steps.
+        closer: What would bring it closer.
         found: All of it in words.
     """
 
@@ -51,6 +55,8 @@ class _Compared:
     kl: Estimate
     kl_low: float
     cold: bool
+    steps: bool
+    closer: str
     found: str
 
     @classmethod
@@ -59,7 +65,8 @@ class _Compared:
         ratio, kl = estimate(metrics["posterior_spread_ratio"]), estimate(metrics["kl_q_posterior"])
         low, high = interval(ratio) if ratio.num_samples >= FEWEST else (math.nan, math.nan)
         cold = number(metrics.get("noise_scale")) < 1
-        return cls(ratio, low, high, kl, interval(kl)[0], cold, _spread_in_words(metrics, ratio, kl))
+        found = _spread_in_words(metrics, ratio, kl)
+        return cls(ratio, low, high, kl, interval(kl)[0], cold, is_a_chain(metrics), closer(metrics), found)
 
     @property
     def decided(self) -> bool:
@@ -68,9 +75,9 @@ class _Compared:
 
 
 def short_run(metrics: Mapping[str, Any]) -> Verdict | None:
-    """Say whether the short run is as wide as the posterior, by the ratio of variances and its error.
+    """Say whether the inference is as wide as the posterior, by the ratio of variances and its error.
 
-    KL(short run ‖ posterior) can show a gap, and cannot show that there is none.
+    KL(inference ‖ posterior) can show a gap, and cannot show that there is none.
     """
     if "posterior_spread_ratio" not in metrics:
         return None
@@ -82,16 +89,17 @@ def _wrong_width(run: _Compared) -> Verdict | None:
     """By the interval of the ratio, where it lies on one side."""
     if run.high < 1 / SPREAD_OFF:
         level: Level = "bad" if run.high < 1 / SPREAD_BAD or run.kl_low > KL_BAD else "caution"
-        steps = "Anneal the noise scale up to 1." if run.cold else "Take more steps, or larger ones."
+        steps = "Anneal the noise scale up to 1." if run.cold else run.closer
         return Verdict(
-            "short_run", level, "The short run is over-confident.", run.found,
+            "short_run", level, "The inference is over-confident.", run.found,
             f"Do not read its spread as uncertainty, nor its KL as the model's. {steps}",
         )  # fmt: skip
     if run.low > SPREAD_OFF:
         level = "bad" if run.low > SPREAD_BAD or run.kl_low > KL_BAD else "caution"
         return Verdict(
-            "short_run", level, "The short run is too wide: it has not contracted to the posterior.", run.found,
-            "Take more steps, tune the step size, or use the integrator 'lm' with a falling schedule.",
+            "short_run", level, "The inference is too wide: it has not contracted to the posterior.", run.found,
+            "Tune the step size, or use the integrator 'lm' with a falling schedule, and more steps." if run.steps
+            else run.closer,
         )  # fmt: skip
     return None
 
@@ -102,10 +110,10 @@ def _wrong_place(run: _Compared) -> Verdict | None:
         return None
     return Verdict(
         "short_run", "bad" if run.kl_low > KL_BAD else "caution",
-        "The short run is as wide as the posterior, but off its place or shape." if run.decided
-        else "The short run is off the posterior; whether too wide or too narrow cannot be told.", run.found,
+        "The inference is as wide as the posterior, but off its place or shape." if run.decided
+        else "The inference is off the posterior; whether too wide or too narrow cannot be told.", run.found,
         ("Anneal the noise scale up to 1; t" if run.cold else "T")
-        + "une the step size and look at KL by step below.",
+        + "une the step size and look at KL by step below." if run.steps else run.closer,
     )  # fmt: skip
 
 
@@ -113,7 +121,7 @@ def _untold(run: _Compared) -> Verdict | None:
     """Estimates that are not known, or an interval that straddles a threshold."""
     if not math.isfinite(run.ratio.value) or not math.isfinite(run.kl.value):
         return Verdict(
-            "short_run", "caution", "Whether the short run is over-confident cannot be told.", run.found,
+            "short_run", "caution", "Whether the inference is over-confident cannot be told.", run.found,
             "Get importance weights that can be trusted, and more chains than latent dimensions + 1."
             + (" At a noise scale below 1, expect it to be." if run.cold else ""),
         )  # fmt: skip
@@ -123,7 +131,7 @@ def _untold(run: _Compared) -> Verdict | None:
     nearest = min((1 / SPREAD_OFF, SPREAD_OFF), key=lambda edge: abs(ratio - edge))
     return Verdict(
         "short_run", "info" if 1 / SPREAD_OFF < ratio < SPREAD_OFF and not run.cold else "caution",
-        f"Whether the short run is as wide as the posterior cannot be told from {n:,} sentences.", run.found,
+        f"Whether the inference is as wide as the posterior cannot be told from {n:,} sentences.", run.found,
         f"A ratio from {1 / SPREAD_OFF:.2f} to {SPREAD_OFF:.2f} would pass. "
         + sentences_to_settle(run.high - ratio, ratio - nearest, n),
     )  # fmt: skip
@@ -132,11 +140,11 @@ def _untold(run: _Compared) -> Verdict | None:
 def _right_width(metrics: Mapping[str, Any], run: _Compared) -> Verdict:
     if not likelihood_is_trusted(metrics):
         return Verdict(
-            "short_run", "caution", "The short run is as wide as the posterior where the posterior is known.",
+            "short_run", "caution", "The inference is as wide as the posterior where the posterior is known.",
             run.found, "The sentences left out may be just those that it gets wrong. " + better_weights(metrics),
         )  # fmt: skip
     return Verdict(
-        "short_run", "good", "The short run's variance is within 10% of the posterior's.", run.found,
+        "short_run", "good", "The inference's variance is within 10% of the posterior's.", run.found,
         "Width is all that this shows: compare place and shape in the posteriors below.",
     )  # fmt: skip
 
@@ -146,12 +154,12 @@ def _spread_in_words(metrics: Mapping[str, Any], ratio: Estimate, kl: Estimate) 
     scale = number(metrics.get("noise_scale"))
     total = int(metrics["perplexity"]["num_sentences"])
     found = (
-        f"The short run's variance is {rounded(ratio)} times the posterior's (95% interval {low:.2f} to {high:.2f}, "
+        f"The inference's variance is {rounded(ratio)} times the posterior's (95% interval {low:.2f} to {high:.2f}, "
         f"over the {ratio.num_samples:,} of {total:,} sentences whose k-hat is below its threshold)"
         if math.isfinite(ratio.value)
         else "Too few sentences have weights good enough to compare variances"
     )
-    found += f". KL(short run ‖ posterior) is {rounded(kl)} nats, " if math.isfinite(kl.value) else "."
+    found += f". KL(inference ‖ posterior) is {rounded(kl)} nats, " if math.isfinite(kl.value) else "."
     if math.isfinite(kl.value):
         found += _bias_in_words(kl)
     return found + (f" The noise scale is {scale:g}." if math.isfinite(scale) else "")
@@ -197,12 +205,14 @@ def rest(metrics: Mapping[str, Any]) -> Verdict | None:
     if "short_run" not in metrics:
         return None
     run = metrics["short_run"]
+    if run is None and not is_a_chain(metrics):
+        return None
     if run is None:
         return Verdict(
             "rest", "info", "The run was not traced step by step.", "No path was recorded.",
             "Evaluate with traced_sentences above 0 to see whether it has stopped moving.",
         )  # fmt: skip
-    fall, unit = estimate(run["kl_late_fall"]), "KL(short run ‖ posterior)"
+    fall, unit = estimate(run["kl_late_fall"]), "KL(inference ‖ posterior)"
     if not math.isfinite(fall.value):
         fall, unit = estimate(run["energy_late_fall"]), "the energy"
     low, high = interval(fall)

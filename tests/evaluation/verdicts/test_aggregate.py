@@ -1,4 +1,4 @@
-"""Verdicts on all sentences together: the posterior is judged, and the short run named apart."""
+"""Verdicts on all sentences together: the posterior is judged, and the inference named apart."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_the_posterior_must_differ_by_more_than_chance_and_by_enough_to_see(
 
 
 def test_a_narrow_run_is_named_and_the_model_is_not_blamed(metrics_of: MetricsOf) -> None:
-    """The demo's numbers: the posterior within 0.02 of the prior, the short run 0.11 further in.
+    """The demo's numbers: the posterior within 0.02 of the prior, the inference 0.11 further in.
 
-    Catches a verdict on the model that reads the short run's draws.
+    Catches a verdict on the model that reads the inference's draws.
     """
     metrics = with_gaps(
         metrics_of("healthy"), posterior=(0.02, 0.02), short_run=(0.11, 0.02), difference=(0.13, 0.02)
@@ -52,7 +52,7 @@ def test_a_narrow_run_is_named_and_the_model_is_not_blamed(metrics_of: MetricsOf
     assert verdict(metrics, "aggregate").level == "good"
     found = verdict(metrics, "run_aggregate")
     assert found.level == "caution"
-    assert found.headline == "The short run's own codes lie further in than the posterior's and the prior's."
+    assert found.headline == "The inference's own codes lie further in than the posterior's and the prior's."
     assert "differs from the posterior's by up to 0.130 (95% band 0.110 to 0.150" in found.evidence
     assert "over-confident" in found.advice
     metrics["aggregate"]["difference"]["mean_squared_radius"] |= {"value": 2.1}
@@ -62,7 +62,7 @@ def test_a_narrow_run_is_named_and_the_model_is_not_blamed(metrics_of: MetricsOf
     metrics = with_gaps(
         metrics, difference=(0.13, 0.15)
     )  # one significant and the other not is no difference
-    assert verdict(metrics, "run_aggregate").headline == "The short run's codes do not fill the prior."
+    assert verdict(metrics, "run_aggregate").headline == "The inference's codes do not fill the prior."
 
 
 def test_a_model_that_does_not_fill_the_prior_is_told_once(metrics_of: MetricsOf) -> None:
@@ -72,7 +72,7 @@ def test_a_model_that_does_not_fill_the_prior_is_told_once(metrics_of: MetricsOf
 
 
 def test_weights_that_failed_do_not_speak_of_the_posterior(metrics_of: MetricsOf) -> None:
-    """The short run's own draws need no weights, and are judged; whose doing it is stays open."""
+    """The inference's own draws need no weights, and are judged; whose doing it is stays open."""
     metrics = with_gaps(metrics_of("healthy"), posterior=(0.01, 0.02), short_run=(0.3, 0.02))
     metrics["khat"] |= {"share_below": 0.5, "failed_sentences": 24}
     found = verdict(metrics, "aggregate")

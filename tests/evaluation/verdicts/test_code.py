@@ -35,7 +35,7 @@ def test_a_collapsed_model_is_called_collapsed(metrics_of: MetricsOf) -> None:
             0.05,
             0,
             "Not collapsed: reading a sentence moves its code by 3.0 nats.",
-        ),  # the short run finds it
+        ),  # the inference finds it
     ],
 )
 def test_collapse_rests_on_the_interval(
@@ -47,7 +47,7 @@ def test_collapse_rests_on_the_interval(
 
 
 def silent(metrics: Metrics, lower: float) -> Metrics:
-    """A short run without a trace of the code: no mutual information, units of variance 0.001, whose upper bounds
+    """An inference without a trace of the code: no mutual information, units of variance 0.001, whose upper bounds
     lie as far up as the lower ones are down.
     """
     metrics = put(metrics, "mutual_information", 0.01, 0.02)
@@ -62,10 +62,10 @@ def silent(metrics: Metrics, lower: float) -> Metrics:
 @pytest.mark.parametrize(
     ("lower", "level", "headline"),
     [
-        (-0.002, "bad", "The model uses its code, but the short run does not find it."),  # upper bounds 0.004
+        (-0.002, "bad", "The model uses its code, but the inference does not find it."),  # upper bounds 0.004
         (
             -0.03, "caution",  # 0.032: some may be active
-            "The model uses its code; whether the short run finds it cannot be told from 48 sentences.",
+            "The model uses its code; whether the inference finds it cannot be told from 48 sentences.",
         ),
     ],
 )  # fmt: skip

@@ -54,7 +54,7 @@ def test_the_worst_comes_first(metrics_of: MetricsOf) -> None:
     good = [each.topic for each in found if each.level == "good"]
     assert good[:2] == ["likelihood", "code"]
     lines = readable(metrics)
-    assert lines[0].startswith("BAD: The short run is over-confident.")
+    assert lines[0].startswith("BAD: The inference is over-confident.")
     # The terminal marks as the page does, which calls "info" a note.
     marks = [line.split(":")[0] for line in lines[: lines.index("")]]
     assert marks == [{"info": "NOTE"}.get(each.level, each.level.upper()) for each in found]

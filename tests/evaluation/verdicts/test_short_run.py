@@ -1,4 +1,4 @@
-"""Verdicts on the short run: width, noise and rest turn where they say."""
+"""Verdicts on the inference: width, noise and rest turn where they say."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ def test_a_cold_run_is_called_over_confident(metrics_of: MetricsOf) -> None:
     """
     metrics = metrics_of("cold")
     found = verdict(metrics, "short_run")
-    assert (found.level, found.headline) == ("bad", "The short run is over-confident.")
+    assert (found.level, found.headline) == ("bad", "The inference is over-confident.")
     assert "The noise scale is 0.2." in found.evidence
     assert "Anneal the noise scale up to 1" in found.advice
     assert metrics["posterior_spread_ratio"]["value"] < 0.5
     metrics["posterior_spread_ratio"]["num_samples"] = 3
-    untold = "The short run is off the posterior; whether too wide or too narrow cannot be told."
+    untold = "The inference is off the posterior; whether too wide or too narrow cannot be told."
     assert verdict(metrics, "short_run").headline == untold
 
 
 @pytest.mark.parametrize(
     ("ratio", "kl", "noise", "level", "start"),
     [
-        (1.0, 0.1, 1.0, "good", "The short run's variance is within 10% of the posterior's."),
-        (0.8, 0.1, 1.0, "caution", "The short run is over-confident."),
-        (0.3, 0.1, 1.0, "bad", "The short run is over-confident."),
-        (0.8, 3.0, 1.0, "bad", "The short run is over-confident."),
+        (1.0, 0.1, 1.0, "good", "The inference's variance is within 10% of the posterior's."),
+        (0.8, 0.1, 1.0, "caution", "The inference is over-confident."),
+        (0.3, 0.1, 1.0, "bad", "The inference is over-confident."),
+        (0.8, 3.0, 1.0, "bad", "The inference is over-confident."),
         (
             1.0,
             0.1,
             0.9,
             "good",
-            "The short run's variance is within 10% of the posterior's.",
+            "The inference's variance is within 10% of the posterior's.",
         ),  # cool, and yet of the right width
-        (math.nan, 0.1, 0.2, "caution", "Whether the short run is over-confident cannot be told."),
-        (math.nan, 0.1, 1.0, "caution", "Whether the short run is over-confident cannot be told."),
-        (1.3, 0.1, None, "caution", "The short run is too wide"),
-        (2.5, 0.1, None, "bad", "The short run is too wide"),
-        (1.0, 0.8, None, "caution", "The short run is as wide as the posterior, but off"),
+        (math.nan, 0.1, 0.2, "caution", "Whether the inference is over-confident cannot be told."),
+        (math.nan, 0.1, 1.0, "caution", "Whether the inference is over-confident cannot be told."),
+        (1.3, 0.1, None, "caution", "The inference is too wide"),
+        (2.5, 0.1, None, "bad", "The inference is too wide"),
+        (1.0, 0.8, None, "caution", "The inference is as wide as the posterior, but off"),
     ],
 )
 def test_the_short_run_is_judged_by_width_and_divergence(
@@ -74,9 +74,9 @@ def test_a_width_is_judged_if_its_interval_lies_on_one_side(
     metrics["posterior_spread_ratio"] |= {"value": ratio, "se": se, "num_samples": num_samples}
     found = verdict(metrics, "short_run")
     assert found.level == level
-    told = f"Whether the short run is as wide as the posterior cannot be told from {num_samples} sentences."
+    told = f"Whether the inference is as wide as the posterior cannot be told from {num_samples} sentences."
     assert found.headline == (
-        "The short run's variance is within 10% of the posterior's." if level == "good" else told
+        "The inference's variance is within 10% of the posterior's." if level == "good" else told
     )
 
 
