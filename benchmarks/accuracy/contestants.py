@@ -28,7 +28,7 @@ class Langevin(NamedTuple):
 BASELINE = "Pyro, ula"
 """The paper's recipe in plain Pyro: Langevin steps of one size."""
 PAPER_STEPS = 20
-FEW = (1, 2, 3, 4, 5, 6, 8, 10, 14, 20)
+FEW = (1, 2, 3, 4, 6, 8, 10, 14, 20)
 
 
 def langevin(effort: Effort) -> list[Langevin]:

@@ -76,7 +76,7 @@ def _oracle_mcmc(store: Store, kernel: str) -> Curve:
         path, x = gaussian.mcmc_run(kernel, rows, WARMUP[kernel], DRAWS[kernel])
         return {"states": path.states[looks].tolist(), "gradients": path.gradients.tolist(), "x": x.tolist()}
 
-    runs = [store.once(f"gaussian/{kernel}/{run}", make) for run in range(store.effort.mcmc_runs)]
+    runs = [store.once(f"gaussian/{kernel}/{run}", make) for run in range(store.effort.oracle_runs)]
     states = torch.tensor([run["states"] for run in runs], dtype=torch.float64)  # [runs, looks, rows, D]
     x = torch.tensor([run["x"] for run in runs], dtype=torch.float64)
     parts = gaussian.groups(len(runs), GROUP)

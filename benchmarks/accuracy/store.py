@@ -29,7 +29,8 @@ class Effort:
         tuning_chains: Chains for each of those.
         long_steps: K beyond 20.
         mcmc_sentences: Of the judged ones, those that HMC and NUTS get.
-        mcmc_runs: Runs of HMC and of NUTS, in each setting.
+        oracle_runs: Runs of HMC and of NUTS on the oracle.
+        mcmc_runs: Those on text.
         own_chains: Sentences that get a NUTS chain to themselves.
         batch: Rows that are computed together, in timings and in HMC and NUTS.
         timed_batches: Batches of nearly equal length that are timed, short and long ones.
@@ -38,13 +39,14 @@ class Effort:
 
     overrides: tuple[str, ...] = ()
     sentences: int = 24
-    chains: int = 512
+    chains: int = 256
     reference_draws: int = 65536
-    tuning_sentences: int = 8
-    tuning_chains: int = 96
-    long_steps: tuple[int, ...] = (30, 40, 60, 100)
+    tuning_sentences: int = 4
+    tuning_chains: int = 64
+    long_steps: tuple[int, ...] = (40,)
     mcmc_sentences: int = 4
-    mcmc_runs: int = 16
+    oracle_runs: int = 16
+    mcmc_runs: int = 8
     own_chains: int = 3
     batch: int = 64
     timed_batches: int = 4
@@ -65,6 +67,7 @@ QUICK = Effort(
     tuning_chains=48,
     long_steps=(),
     mcmc_sentences=4,
+    oracle_runs=8,
     mcmc_runs=8,
     own_chains=1,
     rounds=3,
