@@ -67,6 +67,33 @@ void lstm_forward(int64_t rows, int64_t units, int64_t draws, REAL *restrict gat
     }
 }
 
+/* One row: every gate by a pointer of its own, which alone tells the compiler that none overlaps another. */
+static inline void reverse_row(int64_t units, REAL *restrict gi, REAL *restrict gf, REAL *restrict go,
+                               REAL *restrict ga, const REAL *restrict before, const REAL *restrict squashed,
+                               const REAL *restrict hidden_grad, const REAL *restrict later,
+                               REAL *restrict cell_grad, REAL *restrict ti, REAL *restrict tf,
+                               REAL *restrict to, REAL *restrict ta)
+{
+    for (int64_t j = 0; j < units; j++) {
+        const REAL i = gi[j], f = gf[j], o = go[j], a = ga[j], s = squashed[j];
+        const REAL dh = hidden_grad[j] + later[j];
+        const REAL dc = cell_grad[j] + dh * o * (1 - s * s);
+        const REAL di = dc * a * (i * (1 - i));
+        const REAL df = dc * before[j] * (f * (1 - f));
+        const REAL dout = dh * s * (o * (1 - o));
+        const REAL da = dc * i * (1 - a * a);
+        cell_grad[j] = dc * f;
+        gi[j] = di;
+        gf[j] = df;
+        go[j] = dout;
+        ga[j] = da;
+        ti[j] += di;
+        tf[j] += df;
+        to[j] += dout;
+        ta[j] += da;
+    }
+}
+
 /* gates: the activations on entry, the gradient before them on exit; total: gains it. cell_grad: of c_t on entry,
  * of c_{t-1} on exit. hidden_grad is what step t itself contributes, later what the steps after it do. */
 void lstm_reverse(int64_t rows, int64_t units, REAL *restrict gates, const REAL *restrict before,
@@ -74,27 +101,9 @@ void lstm_reverse(int64_t rows, int64_t units, REAL *restrict gates, const REAL 
                   REAL *restrict cell_grad, REAL *restrict total)
 {
     for (int64_t row = 0; row < rows; row++) {
-        REAL *restrict g = gates + row * 4 * units;
-        REAL *restrict gained = total + row * 4 * units;
-        for (int64_t j = 0; j < units; j++) {
-            const int64_t at = row * units + j;
-            const REAL i = g[j], f = g[units + j], o = g[2 * units + j], a = g[3 * units + j];
-            const REAL s = squashed[at];
-            const REAL dh = hidden_grad[at] + later[at];
-            const REAL dc = cell_grad[at] + dh * o * (1 - s * s);
-            const REAL di = dc * a * (i * (1 - i));
-            const REAL df = dc * before[at] * (f * (1 - f));
-            const REAL dout = dh * s * (o * (1 - o));
-            const REAL da = dc * i * (1 - a * a);
-            cell_grad[at] = dc * f;
-            g[j] = di;
-            g[units + j] = df;
-            g[2 * units + j] = dout;
-            g[3 * units + j] = da;
-            gained[j] += di;
-            gained[units + j] += df;
-            gained[2 * units + j] += dout;
-            gained[3 * units + j] += da;
-        }
+        REAL *g = gates + row * 4 * units, *t = total + row * 4 * units;
+        const int64_t at = row * units;
+        reverse_row(units, g, g + units, g + 2 * units, g + 3 * units, before + at, squashed + at,
+                    hidden_grad + at, later + at, cell_grad + at, t, t + units, t + 2 * units, t + 3 * units);
     }
 }
