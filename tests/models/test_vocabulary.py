@@ -200,6 +200,50 @@ def test_first_and_second_derivatives_are_those_of_cross_entropy(
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
+UPSTREAM = {
+    "alike": lambda n: torch.full((n,), -0.25),
+    "nothing": torch.zeros,
+    "one differs": lambda n: torch.cat([torch.ones(n - 1), torch.zeros(1)]),
+    "all differ": torch.randn,
+}
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("upstream", UPSTREAM)
+@pytest.mark.parametrize(
+    "about", ABOUT, ids=lambda about: "".join(p for p, on in zip("hWb", about, strict=True) if on)
+)
+def test_first_derivatives_whatever_tokens_count(about: tuple[bool, ...], upstream: str) -> None:
+    """Without a second one; asked twice of one pass. Oracle: cross-entropy in double precision.
+
+    What forward computes ahead serves tokens that count alike; used for others, or changed by its use, it is wrong.
+    """
+    parts, targets = layer(300, 3, 7), torch.randint(3, 7, (300,))
+    weights, answers = UPSTREAM[upstream](300), []
+    for function in (token_log_probs, plain_log_probs):
+        leaves = [part.detach().clone().requires_grad_(on) for part, on in zip(parts, about, strict=True)]
+        learned = [leaf for leaf in leaves if leaf.requires_grad]
+        value = function(*leaves, targets)
+        first = torch.autograd.grad(value, learned, weights, retain_graph=True)
+        answers.append([*first, *torch.autograd.grad(value, learned, 3 * weights)])
+    for ours, theirs in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_is_computed_ahead_where_nothing_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, targets = layer(5, 3, 7), torch.randint(3, 7, (5,))
+    made: list[int] = []
+    ahead = vocabulary._with_gradient
+    monkeypatch.setattr(vocabulary, "_with_gradient", lambda *given: made.append(1) or ahead(*given))
+    h, *layer_ = layer_of(*parts)
+    with torch.no_grad():
+        token_log_probs(h, *layer_, targets)
+    token_log_probs(h, *parts[1:], targets).sum().backward()
+    assert not made
+    token_log_probs(h.detach(), *layer_, targets)
+    assert made
+
+
 @pytest.mark.usefixtures("_way")
 def test_derivatives_are_finite_differences() -> None:
     """Also of the derivative itself; the oracle that knows no autograd."""
@@ -241,6 +285,7 @@ def test_no_tensor_is_as_large_as_tokens_times_vocabulary(
     assert largest.elements >= n * words
     with Largest() as largest:
         token_log_probs(*parts, targets).sum().backward()
+        (token_log_probs(*parts, targets) * torch.randn(n)).sum().backward()
         for function in (vocabulary_attention, log_normaliser, column_shares):
             function(*(part.detach() for part in parts))
     assert largest.elements <= most

@@ -50,10 +50,7 @@ def vocabulary_attention(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tup
         return out[0, 0], lse.reshape(-1)
     mean, normaliser = torch.empty_like(h_NH), h_NH.new_empty(len(h_NH))
     for rows, logits in _logits(h_NH, weight_VH, bias_V):
-        log_total, total = _exponentiate(logits)
-        torch.mm(logits, weight_VH, out=mean[rows])
-        mean[rows] /= total
-        normaliser[rows] = log_total[:, 0]
+        normaliser[rows], _ = _mean_weight(logits, weight_VH, mean[rows])
     return mean, normaliser
 
 
@@ -79,16 +76,24 @@ def token_log_probs(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: 
 
     Differentiable in h, W and b, once without a tensor of shape [N, V], and again at the price of one.
     """
-    log_probs: Tensor = _TokenLogProbs.apply(h_NH, weight_VH, bias_V, targets_N)  # type: ignore[no-untyped-call]
+    learning = torch.is_grad_enabled() and (weight_VH.requires_grad or bias_V.requires_grad)
+    log_probs: Tensor = _TokenLogProbs.apply(h_NH, weight_VH, bias_V, targets_N, learning)  # type: ignore[no-untyped-call]
     return log_probs
 
 
 class _TokenLogProbs(torch.autograd.Function):
-    """Log-probabilities whose backward computes the logits anew, chunk by chunk."""
+    """Log-probabilities that keep no logits.
+
+    Where weights are learned, forward computes their gradient along with the values, from the same exponentials, as it
+    is if all tokens count alike: three products. Where they do not, backward computes the logits anew.
+    """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        mean, normaliser = vocabulary_attention(h, weight, bias)
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, learning: bool) -> Tensor:
+        if learning:
+            mean, normaliser, *ctx.of_layer = _with_gradient(h, weight, bias, targets)
+        else:
+            (mean, normaliser), ctx.of_layer = vocabulary_attention(h, weight, bias), None
         target_weight = weight[targets]
         ctx.save_for_backward(h, weight, bias, targets, normaliser, target_weight - mean)
         return (h * target_weight).sum(-1) + bias[targets] - normaliser
@@ -100,19 +105,43 @@ class _TokenLogProbs(torch.autograd.Function):
             wanted = [x for x, needed in zip((h, weight, bias), ctx.needs_input_grad, strict=False) if needed]
             log_probs = _plain(h, weight, bias, targets)
             grads = iter(torch.autograd.grad(log_probs, wanted, grad, create_graph=True))
-            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
         of_h = grad[:, None] * slope if ctx.needs_input_grad[0] else None
         of_weight = of_bias = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-            for rows, logits in _logits(h, weight, bias):
-                # -g p: the words' shares of each row's gradient.
-                shares = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
-                of_weight.addmm_(shares.T, h[rows])
-                of_bias += shares.sum(0)
-            of_weight.index_add_(0, targets, grad[:, None] * h)
-            of_bias.index_add_(0, targets, grad)
-        return of_h, of_weight, of_bias, None
+            if ctx.of_layer is not None and len(grad) and bool((grad == grad[0]).all()):
+                of_weight, of_bias = (grad[0] * part for part in ctx.of_layer)
+            else:
+                of_weight, of_bias = _layer_gradient(h, weight, bias, targets, normaliser, grad)
+        return of_h, of_weight, of_bias, None, None
+
+
+def _with_gradient(h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """Mean weights and log-normalisers; and the gradient of all targets' summed log-probability in weight and bias."""
+    mean, normaliser = torch.empty_like(h), h.new_empty(len(h))
+    of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    for rows, logits in _logits(h, weight, bias):
+        normaliser[rows], total = _mean_weight(logits, weight, mean[rows])
+        of_weight.addmm_(logits.T, h[rows] / -total)
+        of_bias.addmv_(logits.T, -1 / total[:, 0])
+    of_weight.index_add_(0, targets, h)
+    of_bias.index_add_(0, targets, torch.ones_like(normaliser))
+    return mean, normaliser, of_weight, of_bias
+
+
+def _layer_gradient(
+    h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, normaliser: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient in weight and bias of the targets' log-probabilities, each with a factor of its own."""
+    of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    for rows, logits in _logits(h, weight, bias):
+        # -g p: the words' shares of each row's gradient.
+        shares = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
+        of_weight.addmm_(shares.T, h[rows])
+        of_bias += shares.sum(0)
+    of_weight.index_add_(0, targets, grad[:, None] * h)
+    of_bias.index_add_(0, targets, grad)
+    return of_weight, of_bias
 
 
 def _plain(h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -124,6 +153,18 @@ def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
     top = logits.amax(-1, keepdim=True)
     total = logits.sub_(top).exp_().sum(-1, keepdim=True)
     return top + total.log(), total
+
+
+def _mean_weight(logits: Tensor, weight: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits [n, V] into exponentials, as ``_exponentiate``, and put their means of the weights into ``out``.
+
+    Returns:
+        Log-normalisers [n], and the sums of the exponentials [n, 1].
+    """
+    normaliser, total = _exponentiate(logits)
+    torch.mm(logits, weight, out=out)
+    out /= total
+    return normaliser[:, 0], total
 
 
 def _logits(h: Tensor, weight: Tensor, bias: Tensor, most: int = CHUNK) -> Iterator[tuple[slice, Tensor]]:
