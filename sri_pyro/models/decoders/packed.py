@@ -158,19 +158,15 @@ def reverse(trace: Trace, slope: Tensor, recurrent_GH: Tensor, c: Tensor) -> Rev
     later, cell_grad = torch.zeros_like(c), torch.zeros_like(c)
     total = c.new_zeros(len(c), 4 * c.shape[1])
     slopes = torch.split(slope, [len(gates) for gates in trace.gates])
+    active = None
     for t in range(len(slopes) - 1, -1, -1):
         gates, before = trace.gates[t], trace.cells[t - 1] if t else c
-        active = len(gates)
-        cells.reverse(
-            gates,
-            before[:active],
-            trace.squashed[t],
-            slopes[t],
-            later[:active],
-            cell_grad[:active],
-            total[:active],
-        )
-        torch.mm(gates, recurrent_GH, out=later[:active])
+        if active is None or len(gates) > len(active[0]):  # longer sentences than the last ones join
+            active = [rows[: len(gates)] for rows in (later, cell_grad, total)]
+        if len(before) > len(gates):
+            before = before[: len(gates)]
+        cells.reverse(gates, before, trace.squashed[t], slopes[t], *active)
+        torch.mm(gates, recurrent_GH, out=active[0])
     return Reverse(later, cell_grad, total)
 
 
