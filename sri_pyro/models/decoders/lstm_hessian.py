@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 WAITING_ROWS = 2048
 """Tangents of hidden states that wait to meet the output weights together, unless one time step has more."""
 WORDS = 528
-"""Words whose logits have tangents at once. Rows of an odd number of cache lines share no set of a cache."""
+"""Words whose logits have tangents at once."""
+CACHE_LINE = 16
+"""Numbers by which rows of tangents are longer than they need be: rows of 2^k bytes would share sets of a cache."""
 
 
 @torch.no_grad()
@@ -126,7 +128,7 @@ class SoftmaxCurvature:
         words, features = centring_weight_VX.shape
         room = max(chains, min(WAITING_ROWS // dim, len(root_RV)))
         self._tangents = mean_RH.new_empty(room, dim, features)
-        self._block = mean_RH.new_empty(room * dim * min(WORDS, words))
+        self._block = mean_RH.new_empty(min(WORDS, words), room * dim + CACHE_LINE)
         self._gram = mean_RH.new_empty(room, dim, dim)
         self._waiting: list[int] = []
         self._done = 0
@@ -148,14 +150,16 @@ class SoftmaxCurvature:
         """Account for all tokens that wait."""
         filled = sum(self._waiting)
         rows = self._tangents[:filled].flatten(0, 1)
-        root = self._root_RV[self._done : self._done + filled, None]
+        root = self._root_RV[self._done : self._done + filled].T
         gram = self._gram[:filled].zero_()
         for start in range(0, len(self._weight_VX), WORDS):
             weight = self._weight_VX[start : start + WORDS]
-            logits = self._block[: len(rows) * len(weight)].view(len(rows), -1)
-            torch.mm(rows, weight.T, out=logits)
-            scaled = logits.view(*gram.shape[:2], -1).mul_(root[..., start : start + WORDS])
-            gram.baddbmm_(scaled, scaled.mT)
+            logits = self._block[: len(weight), : len(rows)]
+            torch.mm(weight, rows.T, out=logits)
+            scaled = logits.view(len(weight), *gram.shape[:2]).mul_(root[start : start + WORDS, :, None])
+            # Words lead: with directions side by side the small products are twice as fast.
+            scaled = scaled.transpose(0, 1)
+            gram.baddbmm_(scaled.mT, scaled)
         for token in torch.split(gram, self._waiting):
             self._found_NDD[: len(token)] -= token
         self._done += filled
