@@ -28,7 +28,7 @@ class Training:
             factor 0.5: He et al. 2019 and Li et al. 2019, ``plateau`` with sgd at 1.0 (or 0.5), patience 2 (or
             5), hold 15, max_decays 4, since their code stops at the fifth halving; it counts patience against
             the last loss that was not worse, we against the best. SA-VAE (Kim et al. 2018), ``steady`` with sgd
-            at 1.0, patience 1, hold 15, max_decays 5, so that the rate never falls below 0.03. Cyclical-VAE
+            at 1.0, patience 1, hold 14, max_decays 5, so that the rate never falls below 0.03. Cyclical-VAE
             (Fu et al. 2019), ``cosine`` with adam, 40 epochs and cycles 4, at a rate that falls to 0 and is set
             once an epoch; ours is set at every step.
         decay_factor: See ``decay``.

@@ -185,7 +185,7 @@ class Target:
 
         By the route of ``conditioned`` where that knows its curvature, by double backward where it does not.
         """
-        with _gradients_allowed(), evaluating(self.module):
+        with gradients_allowed(), evaluating(self.module):
             if not isinstance(self.conditioned, CurvedLikelihood):
                 return _hessian_vector_product(self.log_joint, z, vector)
             likelihood = self.conditioned.hessian_vector_product(z.detach(), vector.detach())
@@ -196,7 +196,7 @@ class Target:
 
         By the route of ``conditioned`` where that knows its curvature, in D double backwards where it does not.
         """
-        with _gradients_allowed(), evaluating(self.module):
+        with gradients_allowed(), evaluating(self.module):
             if not isinstance(self.conditioned, CurvedLikelihood):
                 return _hessian(self.log_joint, z)
             return _hessian(self.log_prior, z) + self.conditioned.hessian(z.detach())
@@ -227,7 +227,7 @@ class Objective(Protocol):
 
 def value_and_gradient(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     """``function(z)`` [S, B] and its gradient in z [S, B, D], both detached; no other leaf is touched."""
-    with _gradients_allowed():
+    with gradients_allowed():
         z = z.detach().requires_grad_()
         value = function(z)
         # A decoder may leave z unread, as one without latent dimensions does: its gradient is zero.
@@ -264,7 +264,12 @@ def _hessian(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 @contextmanager
-def _gradients_allowed() -> Iterator[None]:
+def gradients_allowed() -> Iterator[None]:
+    """Let gradients in z be taken for a while, of recurrent networks twice.
+
+    Raises:
+        RuntimeError: Under ``torch.inference_mode()``.
+    """
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "gradients in z cannot be taken under torch.inference_mode(); use torch.no_grad(), "

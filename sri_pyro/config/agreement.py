@@ -13,6 +13,7 @@ from sri_pyro.inference import (
     FinalState,
     ImportanceWeightedBound,
     PriorDraws,
+    SemiAmortized,
     ShortRunLangevin,
     Trajectory,
 )
@@ -51,8 +52,9 @@ def disagreements(inference: Any, objective: Part | None, evaluation: Part | Non
         found += [] if path and inference.record_path else [NEEDS_PATH]
     if path and objective is not None and objective.factory in (EvidenceLowerBound, ImportanceWeightedBound):
         found.append(NEEDS_DENSITY.format(objective.kind))
-    if isinstance(inference, Amortized) and objective is not None and objective.factory is FinalState:
-        found.append(UNTAUGHT.format("amortized"))
+    encodes = {Amortized: "amortized", SemiAmortized: "semi_amortized"}.get(type(inference))
+    if encodes and objective is not None and objective.factory is FinalState:
+        found.append(UNTAUGHT.format(encodes))
     started = path and inference.start is not None
     if known and objective is not None and (objective.factory is Distilled) != started:
         found.append(UNTAUGHT_START if started else NEEDS_START)

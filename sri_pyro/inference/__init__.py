@@ -6,13 +6,19 @@ from sri_pyro.inference.amortized import Amortized
 from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBound
 from sri_pyro.inference.guide import as_guide
 from sri_pyro.inference.objectives import Distilled, FinalState, Trajectory
+from sri_pyro.inference.semi_amortized import SemiAmortized
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
 from sri_pyro.inference.step_size import StepSizeTuner
 from sri_pyro.inference.surrogate import SurrogateCheck
 from sri_pyro.target import Inference, Objective
 
 INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
-    {"short_run": ShortRunLangevin, "prior": PriorDraws, "amortized": Amortized}
+    {
+        "short_run": ShortRunLangevin,
+        "prior": PriorDraws,
+        "amortized": Amortized,
+        "semi_amortized": SemiAmortized,
+    }
 )
 OBJECTIVES: MappingProxyType[str, type[Objective]] = MappingProxyType(
     {
@@ -33,6 +39,7 @@ __all__ = [
     "FinalState",
     "ImportanceWeightedBound",
     "PriorDraws",
+    "SemiAmortized",
     "ShortRunLangevin",
     "StepSizeTuner",
     "SurrogateCheck",

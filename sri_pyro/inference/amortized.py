@@ -70,19 +70,27 @@ def readable(target: Target, encoder: Encoder) -> Batch:
     return target.batch
 
 
-def reparameterised(law: Distribution, batch: Batch, num_samples: int, index: int = 0) -> Tensor:
+def reparameterised(law: Distribution, batch: Batch, num_samples: int) -> Tensor:
     """Draws [S, B, D] from a law of independent normals, with their graph; keyed where the batch has a key.
 
     Args:
         law: Of batch shape [B] and event shape [D].
         batch: The sentences.
         num_samples: S.
+    """
+    return law.mean + law.stddev * standard_normals(batch, law.mean, num_samples)
+
+
+def standard_normals(batch: Batch, like: Tensor, num: int, index: int = 0) -> Tensor:
+    """Noise [num, B, D] for the sentences of a batch, keyed where it has a key.
+
+    Args:
+        batch: The sentences.
+        like: Of shape [B, D], and of the noise's precision and device.
+        num: How many for each sentence.
         index: Which of several draws under the same key this is.
     """
-    mean, scale = law.mean, law.stddev
     if batch.key is None:
-        noise = torch.randn(num_samples, *mean.shape, dtype=mean.dtype, device=mean.device)
-    else:
-        keys = keyed.chains(keyed.fold(batch.key, keyed.Purpose.ENCODER, index), batch.ids, num_samples)
-        noise = keyed.normal(keys, mean.shape[-1:], mean.dtype)
-    return mean + scale * noise
+        return torch.randn(num, *like.shape, dtype=like.dtype, device=like.device)
+    keys = keyed.chains(keyed.fold(batch.key, keyed.Purpose.ENCODER, index), batch.ids, num)
+    return keyed.normal(keys, like.shape[-1:], like.dtype)

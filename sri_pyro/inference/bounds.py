@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from sri_pyro.numerics.free_bits import FreeBitsPer, with_free_bits
+from sri_pyro.numerics.free_bits import FreeBitsPer, require_free_bits, with_free_bits
 from sri_pyro.numerics.kl_weights import ConstantWeight, KLWeight
-from sri_pyro.numerics.schedules import require_not_negative
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
 
 NEEDS_DENSITY: Final = (
     "the objective '{}' needs draws with a density, and the inference's have none; use one that has, such as "
     "'amortized', or the objective 'final'."
+)
+NEEDS_PARTS: Final = (
+    "free_bits_per = 'dimension' needs a prior and an inference of independent normals; use 'sentence'."
 )
 
 
@@ -54,31 +56,22 @@ class EvidenceLowerBound:
         free_bits: float = 0.0,
         free_bits_per: FreeBitsPer = "dimension",
     ) -> None:
-        require_not_negative(free_bits=free_bits)
-        if free_bits_per not in ("dimension", "sentence", "batch"):
-            raise ValueError(f"unknown free_bits_per {free_bits_per!r}; known: batch, dimension, sentence.")
+        require_free_bits(free_bits, free_bits_per)
         self.kl_weight = kl_weight or ConstantWeight()
         self.free_bits = free_bits
         self.free_bits_per: FreeBitsPer = free_bits_per
 
     def __call__(self, target: Target, draws: Draws, progress: Progress) -> Tensor:
         """The loss, nats per sentence."""
-        kl = self._kl(target, draws)
+        log_q = density(draws, "elbo")
+        kl = kl_by_dimension(draws.law, target.prior() if target.prior else None)
+        if kl is None:
+            if self.free_bits and self.free_bits_per == "dimension":
+                raise ValueError(NEEDS_PARTS)
+            kl = (log_q - target.log_prior(draws.z)).mean(0)[:, None]
         reconstruction = -target.log_likelihood(draws.z).mean(0)
         hinged = with_free_bits(kl, self.free_bits, self.free_bits_per)
         return (reconstruction + self.kl_weight(progress) * hinged).mean()
-
-    def _kl(self, target: Target, draws: Draws) -> Tensor:
-        """KL by sentence and dimension [B, D], or by sentence [B, 1]."""
-        log_q = density(draws, "elbo")
-        exact = kl_by_dimension(draws.law, target.prior() if target.prior else None)
-        if exact is not None:
-            return exact
-        if self.free_bits and self.free_bits_per == "dimension":
-            raise ValueError(
-                "free_bits_per = 'dimension' needs a prior and an inference of independent normals; use 'sentence'."
-            )
-        return (log_q - target.log_prior(draws.z)).mean(0)[:, None]
 
 
 class ImportanceWeightedBound:

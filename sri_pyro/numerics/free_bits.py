@@ -5,12 +5,22 @@ Axes: B sentences, D latent dimensions.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from sri_pyro.numerics.schedules import require_not_negative
+
 FreeBitsPer = Literal["dimension", "sentence", "batch"]
+
+
+def require_free_bits(free_bits: float, free_bits_per: str) -> None:
+    """Raise unless a target rate is a finite number of at least 0, and what it is of is known."""
+    require_not_negative(free_bits=free_bits)
+    if free_bits_per not in get_args(FreeBitsPer):
+        known = ", ".join(sorted(get_args(FreeBitsPer)))
+        raise ValueError(f"unknown free_bits_per {free_bits_per!r}; known: {known}.")
 
 
 def with_free_bits(kl: Tensor, rate: float, per: FreeBitsPer) -> Tensor:
