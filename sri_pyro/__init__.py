@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sri_pyro.data import LengthBuckets, Vocabulary, in_order
     from sri_pyro.evaluation import GaussianImportance, evaluate
     from sri_pyro.inference import FinalState, PriorDraws, ShortRunLangevin, StepSizeTuner
+    from sri_pyro.inference.elbo import AnnealedELBO
     from sri_pyro.inference.guide import as_guide
     from sri_pyro.models import (
         GaussianMixture,
@@ -30,6 +31,7 @@ _HOMES = {
     "sri_pyro.data": ("LengthBuckets", "Vocabulary", "in_order"),
     "sri_pyro.evaluation": ("GaussianImportance", "evaluate"),
     "sri_pyro.inference": ("FinalState", "PriorDraws", "ShortRunLangevin", "StepSizeTuner"),
+    "sri_pyro.inference.elbo": ("AnnealedELBO",),
     "sri_pyro.inference.guide": ("as_guide",),
     "sri_pyro.models": (
         "GRUDecoder",
@@ -46,6 +48,7 @@ _HOMES = {
 """Where each name lives. Importing a room imports PyTorch and Pyro, for which ``--help`` need not wait."""
 
 __all__ = [
+    "AnnealedELBO",
     "Batch",
     "Config",
     "Draws",

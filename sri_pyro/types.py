@@ -155,9 +155,9 @@ class Draws:
         return self.z.shape[0]
 
     def detach(self) -> Draws:
-        """The same draws without a graph."""
+        """The same draws without a graph, and so without their law, which may have one."""
         log_q = None if self.log_q is None else self.log_q.detach()
-        return replace(self, z=self.z.detach(), log_q=log_q)
+        return replace(self, z=self.z.detach(), log_q=log_q, law=None)
 
 
 Heard = Callable[[Tensor], None]

@@ -4,6 +4,7 @@ from types import MappingProxyType
 
 from sri_pyro.inference.amortized import Amortized
 from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBound
+from sri_pyro.inference.elbo import AnnealedELBO
 from sri_pyro.inference.guide import as_guide
 from sri_pyro.inference.objectives import Distilled, FinalState, Trajectory
 from sri_pyro.inference.semi_amortized import SemiAmortized
@@ -34,6 +35,7 @@ __all__ = [
     "INFERENCES",
     "OBJECTIVES",
     "Amortized",
+    "AnnealedELBO",
     "Distilled",
     "EvidenceLowerBound",
     "FinalState",

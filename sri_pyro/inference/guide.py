@@ -42,7 +42,8 @@ def as_guide(
     r"""Put an inference in the guide slot of Pyro.
 
     The guide draws with the inference and says so with a Delta at each latent site, whose ``log_density`` is
-    the draw's. ``Trace_ELBO()(model, guide)`` is then :math:`-\mathbb{E}[\log p_\theta(x, z) - \log q(z)]`, and
+    the draw's; those of a text model carry their ``law`` where the inference names it, so that ``TraceMeanField_ELBO``
+    and ``AnnealedELBO`` have the KL in closed form. ``Trace_ELBO()(model, guide)`` is then :math:`-\mathbb{E}[\log p_\theta(x, z) - \log q(z)]`, and
     its gradient in the weights :math:`-\mathbb{E}\,\partial_\theta \log p_\theta(x, z_K)` at fixed draws, the
     learning rule of Eq. 9; an inference whose draws carry a graph and a density trains by it as well. Draws
     without a density, as short runs are, give :math:`-\mathbb{E} \log p_\theta(x, z_K)` (of unconstrained z)
@@ -244,6 +245,8 @@ def _emit(target: Target, draws: Draws, particles: Sequence[Any]) -> dict[str, T
                 density.reshape(*lead, *density.shape[1:]),
                 site.event_dim,
             )
+            if draws.law is not None and not isinstance(target, ProgramTarget):  # where z is not transformed
+                fn.law = draws.law.expand(fn.batch_shape)
             emitted[site.name] = pyro.sample(site.name, fn)
     return emitted
 

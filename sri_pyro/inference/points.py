@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pyro.distributions import Delta, Distribution
 from pyro.distributions.score_parts import ScoreParts
 from torch import Tensor
-from torch.distributions.kl import register_kl
+from torch.distributions import Distribution as TorchDistribution
+from torch.distributions.kl import kl_divergence, register_kl
 from torch.utils._pytree import tree_leaves
 
 WITHOUT_DENSITY = (
@@ -19,7 +21,19 @@ WITHOUT_DENSITY = (
 
 
 class Point(Delta):  # type: ignore[misc]  # Pyro is not typed
-    """A draw and its log-density."""
+    """A draw and its log-density.
+
+    Attributes:
+        law: What it was drawn from, where that is a distribution one can name; it then has a closed form of the KL.
+    """
+
+    law: TorchDistribution | None = None
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Point:
+        """The same draw in a larger batch."""
+        point: Point = super().expand(batch_shape, _instance)
+        point.law = None if self.law is None else self.law.expand(torch.Size(batch_shape))
+        return point
 
 
 class PointWithoutDensity(Point):
@@ -36,9 +50,11 @@ class PointWithoutDensity(Point):
 
 
 @register_kl(Point, Distribution)  # type: ignore[no-untyped-call, untyped-decorator]  # PyTorch does not type it
-def _no_closed_form(p: Point, q: Distribution) -> Tensor:
-    # Pyro's KL of a Delta drops its log_density; TraceMeanField_ELBO now falls back on the draw.
-    raise NotImplementedError
+def _kl_of_the_law(p: Point, q: Distribution) -> Tensor:
+    # Pyro's KL of a Delta drops its log_density; without a law TraceMeanField_ELBO falls back on the draw.
+    if p.law is None:
+        raise NotImplementedError
+    return kl_divergence(p.law, q)
 
 
 class _NoDensity(Tensor):
