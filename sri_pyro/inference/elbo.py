@@ -121,7 +121,9 @@ class AnnealedELBO(TraceMeanField_ELBO):  # type: ignore[misc]  # Pyro is not ty
             if site["type"] == "sample" and site["is_observed"]
         )
         particles = [list(_divergences(*pair)) for pair in traces]
-        loss: Tensor = reconstruction / self.num_particles + self.kl_weight(self.progress) * self._kl(particles)
+        loss: Tensor = reconstruction / self.num_particles + self.kl_weight(self.progress) * self._kl(
+            particles
+        )
         return loss
 
     def _kl(self, particles: list[list[Divergence]]) -> Tensor:
@@ -135,7 +137,9 @@ class AnnealedELBO(TraceMeanField_ELBO):  # type: ignore[misc]  # Pyro is not ty
                 f"free_bits_per = 'dimension' needs a KL that parts into dimensions, and that of the site "
                 f"{whole[0]!r} does not, as that of independent normals does; use 'sentence'."
             )
-        kl = torch.stack([torch.cat([each.rows for each in divergences], -1) for divergences in particles]).mean(0)
+        kl = torch.stack(
+            [torch.cat([each.rows for each in divergences], -1) for divergences in particles]
+        ).mean(0)
         weight = first[0].row_weights
         if any(not torch.equal(each.row_weights, weight) for each in first):
             raise ValueError("free bits need latents of one scale and mask; set free_bits = 0.")
@@ -176,7 +180,9 @@ class Divergence(NamedTuple):
         return self._by_row(scale_and_mask(ones, self.site["scale"], self.site["mask"])[..., None])[:, 0]
 
     def _by_row(self, values: Tensor) -> Tensor:
-        plates = [frame for frame in self.site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLES]
+        plates = [
+            frame for frame in self.site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLES
+        ]
         if len(plates) != 1:
             names = ", ".join(frame.name for frame in plates) or "none"
             raise ValueError(

@@ -243,7 +243,9 @@ class _Refinement(torch.autograd.Function):
     def forward(ctx: Any, climb: Climb, noise: Tensor, start: Tensor, *weights: Tensor) -> Tensor:
         states = climb.path(start, noise)
         ctx.climb = climb
-        ctx.save_for_backward(noise, *(torch.stack(kept) for kept in zip(*states[:-1], strict=True)), *weights)
+        ctx.save_for_backward(
+            noise, *(torch.stack(kept) for kept in zip(*states[:-1], strict=True)), *weights
+        )
         return states[-1].moments
 
     @staticmethod

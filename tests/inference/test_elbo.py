@@ -107,14 +107,18 @@ class Mixed(Weights):
             pyro.sample("scale", dist.LogNormal(self.a * x, 0.2))
 
 
-def value_and_gradient(elbo: Trace_ELBO, model: Any, guide: Any, weights: nn.Module, *args: Any) -> list[Tensor]:
+def value_and_gradient(
+    elbo: Trace_ELBO, model: Any, guide: Any, weights: nn.Module, *args: Any
+) -> list[Tensor]:
     torch.manual_seed(8)
     loss = elbo.differentiable_loss(model, guide, *args)
     return [loss, *torch.autograd.grad(loss, list(weights.parameters()), materialize_grads=True)]
 
 
 @pytest.mark.parametrize("program", [Closed, Open, Subsampled, Masked, Mixed])
-@pytest.mark.parametrize("options", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}]
+)
 def test_without_options_it_is_pyros_own(program: type[Any], options: dict[str, Any]) -> None:
     """Value and gradient. Catches a scale or mask left out, particles summed, a global latent counted once per row."""
     parts = program()
@@ -133,17 +137,23 @@ def test_without_options_it_is_pyros_own(program: type[Any], options: dict[str, 
 
 def kl_by_hand() -> Tensor:
     """Of ``Closed`` at its first weights, by row and dimension, [B, 4]."""
-    mean, scale = torch.stack([X * 0.6] * 4, -1), torch.stack([(0.3 * X).exp()] * 3 + [torch.full_like(X, 0.4)], -1)
+    mean, scale = (
+        torch.stack([X * 0.6] * 4, -1),
+        torch.stack([(0.3 * X).exp()] * 3 + [torch.full_like(X, 0.4)], -1),
+    )
     prior_mean = torch.tensor([-0.5, -0.5, -0.5, 0.2])
     prior_scale = torch.tensor([1.3, 1.3, 1.3, torch.tensor(-0.5).exp()])
     ratio = (scale / prior_scale).square()
     return 0.5 * (ratio + ((mean - prior_mean) / prior_scale).square() - 1 - ratio.log())
 
 
-@pytest.mark.parametrize("options", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_particles": 3}, {"num_particles": 3, "vectorize_particles": True}]
+)
 def test_free_bits_over_several_sites(options: dict[str, Any]) -> None:
     """Four dimensions of two sites share the rate. Oracle: the formula on the KL by hand, between its smallest and
-    largest values, so that some are below the hinge and some above."""
+    largest values, so that some are below the hinge and some above.
+    """
     parts, kl = Closed(), kl_by_hand()
 
     def cost(**ours: Any) -> float:
@@ -159,7 +169,9 @@ def test_free_bits_over_several_sites(options: dict[str, Any]) -> None:
     per_dimension = float(kl.clamp_min(0.5).sum())
     assert cost(free_bits=2.0) == pytest.approx(per_dimension)
     assert kl.sum(1).min() < 2.0 < kl.sum(1).max()
-    assert cost(free_bits=2.0, free_bits_per="sentence") == pytest.approx(float(kl.sum(1).clamp_min(2.0).sum()))
+    assert cost(free_bits=2.0, free_bits_per="sentence") == pytest.approx(
+        float(kl.sum(1).clamp_min(2.0).sum())
+    )
     assert cost(free_bits=9.0, free_bits_per="batch") == pytest.approx(9.0 * ROWS)
     assert cost(free_bits=0.1, free_bits_per="batch", kl_weight=0.5) == pytest.approx(0.5 * float(kl.sum()))
 
@@ -176,7 +188,9 @@ def test_free_bits_are_of_a_row_before_scale_and_mask() -> None:
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-@pytest.mark.parametrize(("rate", "per"), [(0.0, "dimension"), (3.0, "dimension"), (6.0, "sentence"), (5.0, "batch")])
+@pytest.mark.parametrize(
+    ("rate", "per"), [(0.0, "dimension"), (3.0, "dimension"), (6.0, "sentence"), (5.0, "batch")]
+)
 def test_it_is_our_objective_on_a_text_model(by_hand: bool, rate: float, per: Any) -> None:
     """B times ``elbo``, and its gradient in all weights; the encoder as a guide by hand, and by ``as_guide``.
 
@@ -234,7 +248,10 @@ def test_the_law_of_a_guide_serves_pyros_mean_field_elbo_in_particles_too() -> N
         torch.manual_seed(8)
         found = bound.differentiable_loss(model, guide, BATCH)
         torch.manual_seed(8)
-        draws = [Amortized(network)(model.target(BATCH), 3 if vectorized else 1).z for _ in range(1 if vectorized else 3)]
+        draws = [
+            Amortized(network)(model.target(BATCH), 3 if vectorized else 1).z
+            for _ in range(1 if vectorized else 3)
+        ]
         z = torch.cat(draws)
         torch.testing.assert_close(found, kl - model.target(BATCH).log_likelihood(z).mean(0).sum())
 
@@ -302,7 +319,7 @@ def positive(x: Tensor) -> None:
 
 
 def test_an_automatic_guide_of_a_positive_latent_keeps_its_volume(own_store: None) -> None:
-    """log q is that of the positive value, as in ``Trace_ELBO``; Pyro's mean-field bound loses the change of volume."""
+    """Log q is that of the positive value, as in ``Trace_ELBO``; Pyro's mean-field bound loses the change of volume."""
     guide, losses = AutoNormal(positive), []
     with torch.no_grad():
         guide(X)
@@ -349,9 +366,13 @@ def test_what_cannot_be_is_said() -> None:
 
     with pytest.raises(NotImplementedError, match="fully reparam"):
         bad(counted, guess)()
-    with pytest.raises(ValueError, match=sentence("free_bits must be a finite number of at least 0; got -1.0.")):
+    with pytest.raises(
+        ValueError, match=sentence("free_bits must be a finite number of at least 0; got -1.0.")
+    ):
         AnnealedELBO(free_bits=-1.0)
-    with pytest.raises(ValueError, match=sentence("unknown free_bits_per 'row'; known: batch, dimension, sentence.")):
+    with pytest.raises(
+        ValueError, match=sentence("unknown free_bits_per 'row'; known: batch, dimension, sentence.")
+    ):
         AnnealedELBO(free_bits_per="row")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=sentence("weight must be a finite number of at least 0; got -0.5.")):
         AnnealedELBO(-0.5)

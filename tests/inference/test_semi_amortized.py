@@ -89,9 +89,13 @@ def test_the_gradient_is_that_of_the_unrolled_loop(decoder: str, mixture: bool, 
     exact = gradients(objective(target, by_hand, now), network, model)
     torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-10)
     at_the_draws = gradients(objective(target, draws.detach(), now), model)
-    through = max(float((a - b).abs().max()) for a, b in zip(found[-len(at_the_draws) :], at_the_draws, strict=True))
+    through = max(
+        float((a - b).abs().max()) for a, b in zip(found[-len(at_the_draws) :], at_the_draws, strict=True)
+    )
     assert through > 1e-3, "the model's weights must have a part through the refinement, or nothing was shown"
-    unclipped = SemiAmortized(network, 5, step_size=3.0, momentum=0.6, clip_norm=0.0, nominal_batch=4, kl_weight=beta)
+    unclipped = SemiAmortized(
+        network, 5, step_size=3.0, momentum=0.6, clip_norm=0.0, nominal_batch=4, kl_weight=beta
+    )
     moved = unclipped(target, 2, now).z - draws.z
     assert bool(moved.abs().max() > 1e-3) == bool(clip_norm), "clipping must be at work where it is tested"
 
