@@ -70,15 +70,16 @@ def readable(target: Target, encoder: Encoder) -> Batch:
     return target.batch
 
 
-def reparameterised(law: Distribution, batch: Batch, num_samples: int) -> Tensor:
+def reparameterised(law: Distribution, batch: Batch, num_samples: int, index: int = 0) -> Tensor:
     """Draws [S, B, D] from a law of independent normals, with their graph; keyed where the batch has a key.
 
     Args:
         law: Of batch shape [B] and event shape [D].
         batch: The sentences.
         num_samples: S.
+        index: Which of several draws under the same key this is.
     """
-    return law.mean + law.stddev * standard_normals(batch, law.mean, num_samples)
+    return law.mean + law.stddev * standard_normals(batch, law.mean, num_samples, index)
 
 
 def standard_normals(batch: Batch, like: Tensor, num: int, index: int = 0) -> Tensor:

@@ -130,8 +130,8 @@ class AnnealedELBO(TraceMeanField_ELBO):  # type: ignore[misc]  # Pyro is not ty
         """KL of all rows, mean over particles."""
         first = particles[0]
         if not self.free_bits or not first:
-            total = sum((each.total for divergences in particles for each in divergences), torch.zeros(()))
-            return total / self.num_particles
+            totals = [each.total for divergences in particles for each in divergences]
+            return sum(totals, torch.zeros(())) / self.num_particles
         if self.free_bits_per == "dimension" and (whole := [each.name for each in first if not each.parted]):
             raise ValueError(
                 f"free_bits_per = 'dimension' needs a KL that parts into dimensions, and that of the site "

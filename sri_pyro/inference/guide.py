@@ -42,12 +42,13 @@ def as_guide(
     r"""Put an inference in the guide slot of Pyro.
 
     The guide draws with the inference and says so with a Delta at each latent site, whose ``log_density`` is
-    the draw's; those of a text model carry their ``law`` where the inference names it, so that ``TraceMeanField_ELBO``
-    and ``AnnealedELBO`` have the KL in closed form. ``Trace_ELBO()(model, guide)`` is then :math:`-\mathbb{E}[\log p_\theta(x, z) - \log q(z)]`, and
+    the draw's. ``Trace_ELBO()(model, guide)`` is then :math:`-\mathbb{E}[\log p_\theta(x, z) - \log q(z)]`, and
     its gradient in the weights :math:`-\mathbb{E}\,\partial_\theta \log p_\theta(x, z_K)` at fixed draws, the
     learning rule of Eq. 9; an inference whose draws carry a graph and a density trains by it as well. Draws
     without a density, as short runs are, give :math:`-\mathbb{E} \log p_\theta(x, z_K)` (of unconstrained z)
     alone: right for training, no bound on the evidence, and refused wherever a weight would be made of them.
+    Where the model is ours and the draws name their ``law``, ``TraceMeanField_ELBO`` and ``AnnealedELBO`` have its
+    KL in closed form.
 
     With ``density="gaussian"`` the draws come from a Gaussian fitted to independent pilot runs of the inference
     (covariance times 1.2), mixed with 5 % of the prior, and the density is exactly that of the mixture:

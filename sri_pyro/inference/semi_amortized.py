@@ -181,11 +181,11 @@ class Climb:
         if not self.clip_norm:
             return gradient
         share = math.sqrt(self.nominal_batch / gradient.shape[1])
-        norm = share * torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True)
+        norm: Tensor = share * torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True)
         return gradient * (self.clip_norm / norm.clamp_min(self.clip_norm))
 
     def gradient(self, moments: Tensor, epsilon: Tensor) -> Tensor:
-        r""":math:`\nabla_\lambda \sum_b \ell_b` [2, B, D] at noise [B, D], without a graph, by the model's fast route."""
+        r""":math:`\nabla_\lambda \sum_b \ell_b` [2, B, D] at noise [B, D], without a graph, by the fast route."""
         with gradients_allowed():
             moments = moments.detach().requires_grad_()
             z = drawn(moments, epsilon)
@@ -217,7 +217,8 @@ def gaussian(moments: Tensor) -> dist.TorchDistribution:
 def drawn(moments: Tensor, epsilon: Tensor) -> Tensor:
     """One draw [1, B, D] of a law of moments [2, B, D] at noise [B, D]."""
     mean, log_variance = moments
-    return (mean + (0.5 * log_variance).exp() * epsilon)[None]
+    z: Tensor = mean + (0.5 * log_variance).exp() * epsilon
+    return z[None]
 
 
 def differentiable(climb: Climb, start: Tensor, noise: Tensor) -> Tensor:
@@ -249,7 +250,7 @@ class _Refinement(torch.autograd.Function):
         return states[-1].moments
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # PyTorch does not type it
+    @once_differentiable
     def backward(ctx: Any, of_moments: Tensor) -> tuple[Tensor | None, ...]:
         climb: Climb = ctx.climb
         noise, moments, velocities, *weights = ctx.saved_tensors  # refuses weights that have changed since
