@@ -131,7 +131,8 @@ class AnnealedELBO(TraceMeanField_ELBO):  # type: ignore[misc]  # Pyro is not ty
         first = particles[0]
         if not self.free_bits or not first:
             totals = [each.total for divergences in particles for each in divergences]
-            return sum(totals, torch.zeros(())) / self.num_particles
+            total: Tensor = sum(totals, torch.zeros(())) / self.num_particles
+            return total
         if self.free_bits_per == "dimension" and (whole := [each.name for each in first if not each.parted]):
             raise ValueError(
                 f"free_bits_per = 'dimension' needs a KL that parts into dimensions, and that of the site "
