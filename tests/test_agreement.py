@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from sri_pyro.config import parse_config
-from sri_pyro.config.agreement import NEEDS_MAPS
+from sri_pyro.config.agreement import NEEDS_MAPS, UNTAUGHT
 from sri_pyro.evaluation import JacobianImportance
 from sri_pyro.inference import ShortRunLangevin, Trajectory
+from sri_pyro.inference.objectives import NEEDS_START
 from sri_pyro.numerics.langevin import Baoab
 from sri_pyro.types import Draws, Progress
 from tests.configurations import PCFG, problems
@@ -54,6 +55,13 @@ JACOBIAN: dict[str, Any] = {"evaluation": {"estimator": "jacobian"}}
         ({"objective": "trajectory", "inference": {"record_path": True}}, []),
         ({"objective": "trajectory", "inference": "tests.test_agreement:Mine"}, []),
         (BAOAB | JACOBIAN | PAPER_100 | {"objective": "trajectory"}, [TOO_FEW, NEEDS_PATH, NEEDS_MAPS]),
+        ({"inference": "amortized"}, [UNTAUGHT.format("amortized")]),
+        ({"inference": "semi_amortized"}, [UNTAUGHT.format("semi_amortized")]),
+        ({"inference": "semi_amortized", "objective": "elbo"}, []),
+        ({"inference": "amortized", "objective": "iwae"}, []),
+        ({"inference": "semi_amortized", "objective": "trajectory"}, [NEEDS_PATH]),
+        ({"inference": "amortized", "objective": "distilled"}, [NEEDS_START]),
+        ({"preset": "sa_vae"} | JACOBIAN, [NEEDS_MAPS]),
     ],
 )  # fmt: skip
 def test_parts_that_do_not_go_together(data: dict[str, Any], sentences: list[str]) -> None:

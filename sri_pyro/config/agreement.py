@@ -46,13 +46,13 @@ def disagreements(inference: Any, objective: Part | None, evaluation: Part | Non
         evaluation: The section.
     """
     found = []
-    known = isinstance(inference, ShortRunLangevin | PriorDraws)
+    encodes = {Amortized: "amortized", SemiAmortized: "semi_amortized"}.get(type(inference))
+    known = encodes is not None or isinstance(inference, ShortRunLangevin | PriorDraws)
     path = isinstance(inference, ShortRunLangevin)
     if known and objective is not None and objective.factory is Trajectory:
         found += [] if path and inference.record_path else [NEEDS_PATH]
     if path and objective is not None and objective.factory in (EvidenceLowerBound, ImportanceWeightedBound):
         found.append(NEEDS_DENSITY.format(objective.kind))
-    encodes = {Amortized: "amortized", SemiAmortized: "semi_amortized"}.get(type(inference))
     if encodes and objective is not None and objective.factory is FinalState:
         found.append(UNTAUGHT.format(encodes))
     started = path and inference.start is not None
