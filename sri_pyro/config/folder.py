@@ -124,7 +124,7 @@ class RunFolder:
         Raises:
             ConfigError: If one does.
         """
-        with _locked(self.config, f"another process trains {self.path}"):
+        with locked(self.config, f"another process trains {self.path}"):
             yield
 
     @contextmanager
@@ -137,7 +137,7 @@ class RunFolder:
         Raises:
             ConfigError: If another process evaluates this run.
         """
-        with _locked(self.provenance, f"another process evaluates {self.path}"):
+        with locked(self.provenance, f"another process evaluates {self.path}"):
             place = self.path / ".evaluation"
             shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
             place.mkdir()
@@ -245,7 +245,7 @@ class RunFolder:
 
 
 @contextmanager
-def _locked(path: Path, busy: str) -> Iterator[None]:
+def locked(path: Path, busy: str) -> Iterator[None]:
     """Hold the kernel's lock on a file, which falls with the process however that ends.
 
     A system without such locks, or a file system that refuses them, goes without.

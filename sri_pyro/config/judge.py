@@ -124,12 +124,13 @@ def evaluate_run(
 
 
 def weights_used(folder: RunFolder) -> dict[str, Any]:
-    """Which weights an evaluation judges: their file and epoch, and whether training has ended; None is unknown."""
+    """Which weights an evaluation judges: file, digest, epoch, and whether training has ended; None is unknown."""
     used = folder.best if folder.best.exists() else folder.last
-    header = checkpoint.load(used)[1]
+    tensors, header = checkpoint.load(used)
     course = checkpoint.load(folder.last)[1]["course"] if folder.last.exists() else {}
     return {
         "file": used.name,
+        "digest": checkpoint.digest(tensors),
         "epoch": header.get("epoch", course.get("epoch")),
         "epochs_trained": course.get("epoch"),
         "training_finished": course.get("finished"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
+import sri_pyro
 from sri_pyro.config.settings import Config
+
+WITHOUT_NUMBERS: Final = ("cli", "comparing")
+"""Rooms that start runs and lay out what they found, and whose code no number of a run depends on."""
 
 PACKAGES = {"torch": "torch", "pyro": "pyro-ppl", "numpy": "numpy", "arviz": "arviz", "sri_pyro": "sri_pyro"}
 
@@ -31,6 +37,7 @@ def provenance(
         "seed": config.seed,
         "data": dict(data),
         "data_digest": data["digest"],
+        "source_digest": source_digest(),
         "versions": versions(),
         "command": " ".join(command),
         "platform": platform.platform(),
@@ -48,3 +55,22 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def source_digest(package: Path | None = None) -> str:
+    """SHA-256 of the library's source as it lies on disk, in hexadecimal: of all that numbers can depend on.
+
+    Presets are not in it, for a run's configuration says all that they said; nor are templates of pages.
+
+    Args:
+        package: Its folder; this library's own by default.
+    """
+    folder = package or Path(sri_pyro.__path__[0])
+    files = (path for end in ("py", "c") for path in folder.rglob(f"*.{end}"))
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    digest = hashlib.sha256()
+    for name in sorted(named):
+        if name.split("/")[0] not in WITHOUT_NUMBERS:
+            content = named[name].read_bytes()
+            digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

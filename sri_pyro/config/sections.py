@@ -28,11 +28,14 @@ class Experiment:
         preset: The recipe underneath: decoder wiring, sampler, warm-up, learning rule and optimiser.
         seed: Of everything random in a run but the data's splits, which have a seed of their own.
         device: ``cpu``, ``cuda``, ``cuda:1``. Evidence and tuned steps are float64, which ``mps`` has not.
+        published: The system of a published table that this run sets out to reproduce. It changes nothing in the run:
+            ``sri-pyro compare`` puts that row beside it, where data and sizes are the published ones.
     """
 
     preset: str = "default"
     seed: int = 0
     device: str = "cpu"
+    published: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:

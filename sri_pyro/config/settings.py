@@ -33,7 +33,7 @@ from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.wording import listed, meant, shown
 
 TABLES = ("data", "model", "inference", "step_size", "objective", "training", "validation", "evaluation")
-SCALARS = ("preset", "seed", "device")
+SCALARS = ("preset", "seed", "device", "published")
 STAND_IN_VOCABULARY = 8
 """Entries of the vocabulary that a decoder is tried out with before the data is read."""
 STAND_INS: Mapping[str, Any] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from sri_pyro.evaluation import figures, latent_figures
@@ -50,15 +50,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
 
 def render(inputs: ReportInputs, title: str) -> str:
     """The page as text; the same inputs give the same page."""
-    environment = Environment(
-        loader=PackageLoader("sri_pyro.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = Markup  # drawn by us, without a word of the user's
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=title,
         summary=summary(inputs.metrics),
         verdicts=judge(inputs.metrics),
@@ -69,6 +61,32 @@ def render(inputs: ReportInputs, title: str) -> str:
         provenance=facts(origin(inputs.metrics.get("provenance", {}))),
         configuration=facts(inputs.configuration),
     )
+
+
+def template(name: str, package: str = "sri_pyro.evaluation") -> Template:
+    """A page's template, which may include those of the report: its style is that of every page."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("sri_pyro.evaluation")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = unbroken
+    environment.filters["svg"] = (
+        Markup  # drawn by us; what is the user's in it is text, escaped by the drawing
+    )
+    return environment.get_template(name)
+
+
+def unbroken(cell: str) -> str:
+    """A cell whose lines break between a number and its interval alone.
+
+    Example:
+        >>> unbroken("37.9 [34.0, 42.1]"), unbroken("3.1 ± 0.2 (exact density)")
+        ('37.9 [34.0,\\xa042.1]', '3.1\\xa0±\\xa00.2 (exact density)')
+    """
+    return cell.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def sections(inputs: ReportInputs) -> list[Section]:

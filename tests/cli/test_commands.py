@@ -192,6 +192,7 @@ def test_an_evaluation_says_which_weights_it_judges_and_that_training_has_not_en
         f"{out / 'config.toml'} --out {out} --resume goes on\n"
     ) in said.err
     part = json.loads((out / "metrics.json").read_text())["provenance"]["weights"]
+    assert part.pop("digest") == checkpoint.digest(checkpoint.load(out / "last.safetensors")[0])
     assert part == {"file": "last.safetensors", "epoch": 0, "epochs_trained": 0, "training_finished": False}
 
 
