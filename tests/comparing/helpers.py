@@ -50,12 +50,12 @@ SYSTEMS = {
     "two": (
         "",
         LATENT.format(dim=2),
-        'estimator = { kind = "gaussian", num_samples = 40, pilot_chains = 8 }\n',
+        'estimator = { kind = "gaussian", num_samples = 200, pilot_chains = 8 }\n',
     ),
     "three": (
         "",
         LATENT.format(dim=3),
-        'estimator = { kind = "gaussian", num_samples = 40, pilot_chains = 8 }\n',
+        'estimator = { kind = "gaussian", num_samples = 200, pilot_chains = 8 }\n',
     ),
 }
 
