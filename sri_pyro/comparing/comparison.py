@@ -207,7 +207,10 @@ def _job(run: Planned, at: Standing) -> Job:
     def progress(stage: str) -> str:
         return _training(run) if stage == "train" else "evaluating"
 
-    return Job(run.name, stages, run.beside("log"), run.beside("json"), progress)
+    def ready() -> bool:
+        return not run.folder.exists or run.folder.idle()
+
+    return Job(run.name, stages, run.beside("log"), run.beside("json"), progress, ready)
 
 
 def _training(run: Planned) -> str:

@@ -42,6 +42,7 @@ class Job:
         log: Where its output is appended.
         clock: The file that its seconds of training are kept in.
         progress: How far it is, for people.
+        ready: Whether it may begin: not while a process that was left behind still saves the same run.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Job:
     log: Path
     clock: Path
     progress: Callable[[str], str]
+    ready: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def run_jobs(jobs: Sequence[Job], most: int, watcher: Watcher) -> tuple[dict[str
     Returns:
         What was said by those that failed, by name; and whether it was stopped before all had ended.
     """
-    waiting, running = deque(jobs), list[_Running]()
+    waiting, running = list(jobs), list[_Running]()
     failed: dict[str, str] = {}
     stopped = False
     with ExitStack() as closing:
@@ -86,8 +88,9 @@ def run_jobs(jobs: Sequence[Job], most: int, watcher: Watcher) -> tuple[dict[str
                 waiting.clear()
                 for each in running:
                     each.interrupt()
-            while waiting and len(running) < most:
-                begun = _Running(waiting.popleft())
+            for job in [job for job in waiting if job.ready()][: most - len(running)]:
+                waiting.remove(job)
+                begun = _Running(job)
                 watcher.tell(begun.begin())
                 running.append(begun)
             for each in list(running):
@@ -103,7 +106,7 @@ def run_jobs(jobs: Sequence[Job], most: int, watcher: Watcher) -> tuple[dict[str
                     running.remove(each)
             done = len(jobs) - len(waiting) - len(running)
             watcher.show([each.shown() for each in running], done, len(jobs))
-            if running:
+            if running or waiting:
                 time.sleep(POLL)
     return failed, stopped
 

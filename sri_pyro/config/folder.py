@@ -150,6 +150,14 @@ class RunFolder:
             finally:
                 shutil.rmtree(place, ignore_errors=True)
 
+    def idle(self) -> bool:
+        """Whether no other process trains or evaluates this run."""
+        try:
+            with locked(self.config, "it is trained"), locked(self.provenance, "it is evaluated"):
+                return True
+        except ConfigError:
+            return False
+
     def identity(self) -> dict[str, str]:
         """What every checkpoint of this run says that it is of: digests by name."""
         record = self.read_record()

@@ -29,6 +29,7 @@ def test_help_teaches(say: Say) -> None:
         "train",
         "evaluate",
         "report",
+        "compare",
         "sample",
         "interpolate",
         "score",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,14 @@ def test_told_to_stop_it_waits_until_all_have_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("?1.*"))
 
 
+def test_a_job_waits_until_it_may_begin_and_holds_up_no_other(tmp_path: Path) -> None:
+    """The first may begin when the second is done: taken strictly in order, they would never end."""
+    first = replace(job(tmp_path, "a", "ok"), ready=(tmp_path / "b0.begun").exists)
+    failed, stopped = run_jobs([first, job(tmp_path, "b", "ok")], 1, Watcher())
+    assert (failed, stopped) == ({}, False)
+    assert (tmp_path / "a0.begun").exists()
+
+
 def test_time_adds_up_over_starts_and_counts_training_alone(tmp_path: Path) -> None:
     clock = tmp_path / "a.json"
     clock.write_text(json.dumps({"training_seconds": 1000.0}))
@@ -123,6 +132,7 @@ run_jobs([job("a"), job("b")], 2, Watcher())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="done by the kernel of Linux alone")
 def test_children_save_when_their_parent_is_killed(tmp_path: Path) -> None:
     """A child that went on would hold the run's lock, and the same command would be refused."""
