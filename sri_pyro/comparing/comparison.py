@@ -150,6 +150,10 @@ def compare(asked: Asked, watcher: Watcher | None = None) -> Outcome:
             failed, stopped = run_jobs(jobs, asked.jobs or cores(), watcher)
             found = found.looked_at()
             _require_one(asked, found, digest)
+        done = [run.name for run in found.judged()]
+        missing = [run.name for run in found.runs if run.name not in done]
+        if stopped:
+            return Outcome([], found.reference, failed, missing, len(done), stopped)
         judged = [Judged.read(run) for run in found.judged()]
         require_same_sentences(judged)
         by_system = {
@@ -157,12 +161,9 @@ def compare(asked: Asked, watcher: Watcher | None = None) -> Outcome:
             for system in found.systems
         }
         rows = rows_of({name: runs for name, runs in by_system.items() if runs}, found.reference)
-        done = {each.run.name for each in judged}
-        missing = [run.name for run in found.runs if run.name not in done]
-        outcome = Outcome(rows, found.reference, failed, missing, len(judged), stopped)
-        if rows and not stopped:
+        if rows:
             write_table(asked.out, rows, found.reference, missing, failed)
-    return outcome
+    return Outcome(rows, found.reference, failed, missing, len(done), stopped)
 
 
 def cores() -> int:

@@ -104,14 +104,13 @@ def published(corpus: Mapping[str, Any], system: str) -> Published:
     )
 
 
-def beside(metrics: Mapping[str, Any]) -> Beside:
-    """The row that a run's configuration names, where data, sizes and judged sentences are the published ones.
+def beside(metrics: Mapping[str, Any], name: str | None) -> Beside:
+    """The row that a system's file names, where data, sizes and judged sentences are the published ones.
 
     Args:
         metrics: What ``evaluate`` wrote, with its provenance.
+        name: The row; None if the file names none.
     """
-    configuration = metrics["provenance"]["configuration"]
-    name = configuration.get("published")
     if name is None:
         return Beside(None, "")
     found = facts(metrics)

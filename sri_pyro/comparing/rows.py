@@ -133,7 +133,7 @@ def _row(name: str, judged: Sequence[Judged], **comparison: Any) -> Row:
         trusted=all(each.trusted for each in judged),
         jensen_violated=sum(each.metrics["jensen"]["violated"] for each in judged),
         notes=notes_of(judged),
-        published=beside(judged[0].metrics),
+        published=beside(judged[0].metrics, judged[0].run.config.experiment.options["published"]),
         **comparison,
     )
 
