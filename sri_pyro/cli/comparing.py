@@ -32,6 +32,10 @@ def compare(
         list[str] | None,
         typer.Option(metavar="NAME", help="Train and evaluate this system alone; may be repeated."),
     ] = None,
+    common: Annotated[
+        Path | None,
+        typer.Option("--with", metavar="FILE", help="A TOML file that all share, such as a corpus."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="a.b=c", help="Override an option of all files.")
     ] = None,
@@ -54,7 +58,9 @@ def compare(
     configuration, sentences, weights, estimator and source code are those of now.
     """
     with stopping(lambda: f"stopped at once; the same command goes on with what {out} holds"):
-        _compare(sources, out, seeds, reference, only or [], overrides or [], jobs, dry_run, mixed_code)
+        _compare(
+            sources, out, seeds, reference, only or [], common, overrides or [], jobs, dry_run, mixed_code
+        )
 
 
 def _compare(
@@ -63,6 +69,7 @@ def _compare(
     seeds: int,
     reference: str | None,
     only: Sequence[str],
+    common: Path | None,
     overrides: Sequence[str],
     jobs: int | None,
     dry_run: bool,
@@ -75,7 +82,7 @@ def _compare(
     if out is None:
         raise ConfigError(["compare needs a folder for the runs and the table; give one, for instance --out "
                            "runs/compared"])  # fmt: skip
-    asked = Asked(sources, out, seeds, reference, only, overrides, jobs, mixed_code)
+    asked = Asked(sources, out, seeds, reference, only, overrides, common, jobs, mixed_code)
     if dry_run:
         print("\n".join(plan(asked)))
         return

@@ -19,6 +19,7 @@ from sri_pyro.comparing.systems import (
     System,
     differing,
     judging,
+    options_of,
     planned,
     read_systems,
     require_known,
@@ -41,6 +42,8 @@ class Asked:
         reference: The system that the others are compared with; the first one by default.
         only: Systems that are trained and evaluated; all if empty. The table shows what is there of the others.
         overrides: ``a.b=c`` each, for all systems alike.
+        common: A TOML file whose options all systems share, such as a corpus; the overrides win over it, and it over
+            the systems' own files.
         jobs: Processes side by side; one for each core by default.
         mixed_code: Let trainings of different source code stand in one table, which says so.
     """
@@ -51,6 +54,7 @@ class Asked:
     reference: str | None = None
     only: Sequence[str] = ()
     overrides: Sequence[str] = ()
+    common: Path | None = None
     jobs: int | None = None
     mixed_code: bool = False
 
@@ -176,7 +180,8 @@ def _plan(asked: Asked) -> _Plan:
         raise ConfigError(["compare needs a file for each system; give at least two, the reference first"])
     if asked.jobs is not None and asked.jobs < 1:
         raise ConfigError([f"--jobs must be at least 1; got {asked.jobs}"])
-    systems = read_systems(asked.sources, asked.overrides)
+    shared = [] if asked.common is None else options_of(asked.common)
+    systems = read_systems(asked.sources, [*shared, *asked.overrides])
     reference = asked.reference or systems[0].name
     require_known(reference, systems, "--reference")
     for name in asked.only:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sri_pyro.comparing.published import systems_known
-from sri_pyro.config import Config, ConfigError, RunFolder, read_config
+from sri_pyro.config import Config, ConfigError, RunFolder, read_config, toml
 from sri_pyro.config.trainer import flat
 from sri_pyro.wording import listed, meant
 
@@ -56,6 +57,15 @@ class Planned:
     def beside(self, ending: str) -> Path:
         """A file beside the run's folder, which holds nothing but what ``train`` and ``evaluate`` write."""
         return self.folder.path.with_name(f"{self.folder.path.name}.{ending}")
+
+
+def options_of(path: Path) -> list[str]:
+    """The options of a TOML file as overrides, ``a.b=c`` each.
+
+    Raises:
+        ConfigError: If it cannot be read, or is not TOML.
+    """
+    return [f"{name}={json.dumps(value)}" for name, value in flat(toml.load(path)).items()]
 
 
 def read_systems(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[System]:

@@ -134,13 +134,12 @@ def read_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not path.exists() and str(source) in presets():
         return parse_config({"preset": str(source)}, overrides)
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError([f"{path} is not TOML: it is not UTF-8 text"]) from None
-    except OSError as error:
+        data = toml.load(path)
+    except ConfigError as error:
+        if path.is_file():
+            raise
         known = f"; give a TOML file or a preset ({listed(presets())}){meant(str(source), presets())}"
-        raise ConfigError([f"{path} cannot be read: {error.strerror or error}{known}"]) from None
-    data = toml.loads(text, str(path))
+        raise ConfigError([error.problems[0] + known]) from None
     try:
         return parse_config(data, overrides)
     except ConfigError as error:

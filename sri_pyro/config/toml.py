@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sri_pyro.config.schema import ConfigError
@@ -59,6 +60,21 @@ def loads(text: str, name: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name} is not TOML: {error}"]) from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: If it cannot be read, or is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path} is not TOML: it is not UTF-8 text"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror or error}"]) from None
+    return loads(text, str(path))
 
 
 def assignment(text: str) -> tuple[list[str], Any]:
