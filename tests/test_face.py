@@ -32,7 +32,7 @@ def test_names_are_declared_once_and_in_both_places() -> None:
 
 def test_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(
-        AttributeError, match=r"^module 'sri_pyro' has no attribute 'Langevin'; it offers: Batch, "
+        AttributeError, match=r"^module 'sri_pyro' has no attribute 'Langevin'; it offers: AnnealedELBO, "
     ):
         _ = sri_pyro.Langevin
 
