@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -10,28 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from sri_pyro.inference.amortized import readable, reparameterised
+from sri_pyro.inference.divergence import diverged, guarded, lasting, tell
 from sri_pyro.models.decoders.frozen_tail import Approximable, FrozenTailLikelihood, TailOptions
 from sri_pyro.models.encoders import Encoder
 from sri_pyro.numerics import keyed
-from sri_pyro.numerics.langevin import Integrator, LeimkuhlerMatthews, Noise, run_langevin, standard_normal
+from sri_pyro.numerics.langevin import (
+    Integrator,
+    LeimkuhlerMatthews,
+    Noise,
+    Visit,
+    run_langevin,
+    standard_normal,
+)
 from sri_pyro.numerics.schedules import ConstantNoise, GeometricSteps, NoiseSchedule, StepSchedule
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
-
-log = logging.getLogger(__name__)
-
-FAR = 1e3
-"""A coordinate this far from the origin has left every posterior there is; the chain diverges."""
-FALL = 30.0
-"""Nats by which, besides one for each coordinate, the log joint may fall along a run; beyond, the chain diverges.
-
-From a draw of the prior to one of the posterior the log joint rises, and where x says nothing it changes by the
-difference of two halves of chi-squares, each of D degrees of freedom. That it falls by D + 30 has a probability
-below exp(-27) for every D (Chernoff's bound)."""
-LASTING = 0.1
-"""Share of diverging chains beyond which a halving stays. A few steep sentences early in training must not shorten
-the steps of all that follow: a run that hardly leaves the prior teaches the decoder to ignore it."""
-MOST_HALVINGS = 20
 
 
 class ShortRunLangevin(nn.Module):
@@ -134,39 +127,22 @@ class ShortRunLangevin(nn.Module):
         Raises:
             FloatingPointError: If chains diverge however small the steps are.
         """
-        halved = torch.zeros(num_samples, target.batch_size, dtype=torch.bool)
-        diverging: list[int] = []  # chains, by how often the steps were halved before
-        draws, bad = self._judged_run(target, num_samples, 0, progress)
-        while bool(bad.any()):
-            if len(diverging) == MOST_HALVINGS:
-                sentence = int(bad.any(0).nonzero()[0])
-                raise FloatingPointError(
-                    f"chains diverge at every step size (sentence {sentence} of the batch first); the log joint or "
-                    "its gradient is not finite there. Check the decoder's weights and the data."
-                )
-            diverging.append(int(bad.sum()))
-            halved |= bad.cpu()
-            # All run again, for a target cannot be cut; those that had ended well keep their first end.
-            again, still_bad = self._judged_run(target, num_samples, len(diverging), progress)
-            draws, bad = replaced(draws, again, bad), bad & still_bad
-        never = [0] * (MOST_HALVINGS - len(diverging))
-        counts = torch.tensor([halved.numel(), *diverging, *never], dtype=torch.float64)
+        draws, counts = guarded(lambda halvings: self.attempt(target, num_samples, halvings, progress))
         if progress is None:
-            _tell(counts, self.step_sizes())
+            tell(counts, self.step_sizes())
         else:
             progress.count(counts, self._hear)
-        info = {**draws.info, "halved": halved}
-        if self.start is not None:
-            info["log_encoder"] = self.start(readable(target, self.start)).log_prob(draws.z)
-        return Draws(draws.z, info=info)
+        if self.start is None:
+            return draws
+        log_encoder = self.start(readable(target, self.start)).log_prob(draws.z)
+        return Draws(draws.z, info={**draws.info, "log_encoder": log_encoder})
 
     def _hear(self, counts: Tensor) -> None:
-        """Shorten the steps if too many chains diverged; counts of a batch: chains, and those that did, by halving."""
-        _tell(counts, self.step_sizes())
-        chains, *diverging = counts.tolist()
-        self.step_scale.mul_(0.5 ** sum(bad / chains > LASTING for bad in diverging))
+        """Shorten the steps if too many chains of the batch diverged."""
+        tell(counts, self.step_sizes())
+        self.step_scale.mul_(lasting(counts))
 
-    def _judged_run(
+    def attempt(
         self, target: Target, num_samples: int, halvings: int, progress: Progress | None
     ) -> tuple[Draws, Tensor]:
         """A run with steps halved so often, and which of its chains diverged."""
@@ -181,16 +157,12 @@ class ShortRunLangevin(nn.Module):
 
     def _run(self, target: Target, num_samples: int, halvings: int, noise_scale: float) -> Draws:
         steps = [0.5**halvings * step for step in self.step_sizes()]
-        z = (
-            target.sample_prior(num_samples)
-            if self.start is None
-            else self._encoded(target, num_samples, halvings)
-        )
+        if self.start is None:
+            start = target.sample_prior(num_samples)
+        else:
+            start = self._encoded(target, num_samples, halvings)
         trace = _Trace(keep_path=self.record_path)
-        z = run_langevin(
-            target.log_joint_and_grad, z, steps, self.integrator,
-            noise_scale=noise_scale, noise=noise_of(target, z, self.num_steps, halvings), visit=trace.visit,
-        )  # fmt: skip
+        z = run_chains(target, start, steps, self.integrator, noise_scale, halvings, trace.visit)
         info = trace.collect(z)
         if self.record_path and self.integrator.moves_position_only and self.start is None:
             info["step_size"] = torch.tensor(steps, dtype=z.dtype, device=z.device).expand(*z.shape[:2], -1)
@@ -237,6 +209,32 @@ def frozen_tail(target: Target, options: TailOptions) -> Target:
     return replace(target, conditioned=FrozenTailLikelihood.of(target.conditioned, options))
 
 
+def run_chains(
+    target: Target,
+    start: Tensor,
+    step_sizes: Sequence[float],
+    integrator: Integrator,
+    noise_scale: float,
+    run: int = 0,
+    visit: Visit | None = None,
+) -> Tensor:
+    """Where chains of a target end that start at some z [S, B, D]; keyed by its batch, if that has a key.
+
+    Args:
+        target: Whose drift they follow.
+        start: Where they start.
+        step_sizes: K of them.
+        integrator: How a step is made.
+        noise_scale: Of Langevin's noise.
+        run: Which of the runs with the same key this is.
+        visit: As for ``run_langevin``.
+    """
+    return run_langevin(
+        target.log_joint_and_grad, start, step_sizes, integrator,
+        noise_scale=noise_scale, noise=noise_of(target, start, len(step_sizes), run), visit=visit,
+    )  # fmt: skip
+
+
 def noise_of(target: Target, start: Tensor, num_steps: int, run: int = 0) -> Noise:
     """Where the noises of a run come from: the key of the target's batch, or PyTorch's generator.
 
@@ -253,39 +251,6 @@ def noise_of(target: Target, start: Tensor, num_steps: int, run: int = 0) -> Noi
     # All at once, for they are many small operations.
     noises = keyed.normal(keys, (num_steps + 1, target.dim), start.dtype)
     return lambda index, _: noises[:, :, index]
-
-
-def _tell(counts: Tensor, steps: list[float]) -> None:
-    """Log which chains diverged; ``counts`` as for ``ShortRunLangevin``, the steps before any halving."""
-    chains, *diverging = (int(number) for number in counts)
-    for halvings, bad in enumerate(diverging):
-        if bad:
-            log.warning(
-                "%d of %d chains diverged at step sizes up to %.3g; running them again at half the step.",
-                bad, chains, 0.5**halvings * max(steps),
-            )  # fmt: skip
-
-
-def diverged(z: Tensor, log_joint: Tensor) -> Tensor:
-    """Which chains ended beyond reason, met a value that is not finite, or fell, shape [S, B].
-
-    Args:
-        z: Where chains end, shape [S, B, D].
-        log_joint: log p(x, z) along the run, nats, the start first, shape [S, B, positions].
-    """
-    inside = (z.abs() < FAR).all(-1)  # False for NaN too
-    fall = log_joint[..., 0] - log_joint[..., -1]
-    return ~(inside & log_joint.isfinite().all(-1) & (fall < z.shape[-1] + FALL))
-
-
-def replaced(draws: Draws, others: Draws, where: Tensor) -> Draws:
-    """Chains [S, B] of one run with those of another in some places, and all that is told of them."""
-
-    def pick(mine: Tensor, other: Tensor) -> Tensor:
-        return torch.where(where.reshape(*where.shape, *(1,) * (mine.ndim - 2)), other, mine)
-
-    info = {name: pick(value, others.info[name]) for name, value in draws.info.items()}
-    return Draws(pick(draws.z, others.z), info=info)
 
 
 class _Trace:
