@@ -85,9 +85,10 @@ def _learn(
     loop: Loop, objective: Objective, batch: Batch, progress: Progress, should_stop: Callable[[], bool]
 ) -> tuple[float, bool]:
     """Leave the gradient of the batch's loss in the weights; the loss, and whether a process is to stop."""
-    part, weight = _part(batch, loop.group)
+    rows, weight = _part(batch, loop.group)
+    part = batch if rows is None else batch.select(rows)
     tally: list[tuple[Tensor, Heard]] = []
-    progress = replace(progress, share=len(part) / len(batch), tally=tally)
+    progress = replace(progress, share=len(part) / len(batch), rows=rows, tally=tally)
     loop.model.train()
     loop.inference.train()
     make_target = cast("TextModel", loop.model).target  # a Protocol cannot ask for a module
@@ -106,18 +107,18 @@ def _learn(
     return float(total), bool(stopping)
 
 
-def _part(batch: Batch, group: Group) -> tuple[Batch, float]:
-    """The sentences of a batch that are this process's, and the weight of their mean in the loss of all.
+def _part(batch: Batch, group: Group) -> tuple[Tensor | None, float]:
+    """Which sentences of a batch are this process's, None for all; and the weight of their mean in the loss of all.
 
     Of N processes each has every N-th one, for neighbours are of like length. Where there are fewer sentences than
     processes, one that has none takes the first, at no weight: it takes part in everything, and changes nothing.
     """
     if group.size == 1:
-        return batch, 1.0
+        return None, 1.0
     rows = torch.arange(group.rank, len(batch), group.size, device=batch.ids.device)
     if not len(rows):
-        return batch.select(rows.new_zeros(1)), 0.0
-    return batch.select(rows), len(rows) / len(batch)
+        return rows.new_zeros(1), 0.0
+    return rows, len(rows) / len(batch)
 
 
 def _update(loop: Loop, loss: float, norm: Tensor) -> None:

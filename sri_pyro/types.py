@@ -172,12 +172,14 @@ class Progress:
         step: Weight updates done so far.
         epoch: Passes over the data done so far, as a fraction.
         share: Of the batch's sentences, those of the target; less than 1 where several processes share a batch.
+        rows: Which of the batch's sentences those of the target are, shape [B]; None where they are all.
         tally: What this process has counted so far in a weight step, and who hears the sums; None sums at once.
     """
 
     step: int
     epoch: float
     share: float = 1.0
+    rows: Tensor | None = field(default=None, compare=False, repr=False)
     tally: list[tuple[Tensor, Heard]] | None = field(default=None, compare=False, repr=False)
 
     def count(self, numbers: Tensor, heard: Heard) -> None:
@@ -198,6 +200,26 @@ class Progress:
             heard(numbers)
         else:
             self.tally.append((numbers, heard))
+
+    def gather(self, values: Tensor, heard: Heard) -> None:
+        """Have what every process knows of its own sentences put together; as ``count``, by sums with zeros.
+
+        Args:
+            values: Of the target's sentences, shape [B, n]; exact to single precision, whatever theirs is.
+            heard: Called with those of the whole batch, in its order.
+
+        Example:
+            >>> part = Progress(step=0, epoch=0.0, share=0.5, rows=torch.tensor([1]))
+            >>> part.gather(torch.tensor([[3.0, 4.0]]), print)
+            tensor([[0., 0.],
+                    [3., 4.]])
+        """
+        if self.rows is None:
+            self.count(values.flatten(), lambda sums: heard(sums.view(values.shape)))
+            return
+        whole = values.new_zeros(round(len(values) / self.share), values.shape[1])
+        whole[self.rows] = values
+        self.count(whole.flatten(), lambda sums: heard(sums.view(whole.shape)))
 
 
 @dataclass(frozen=True)

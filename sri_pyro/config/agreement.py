@@ -7,12 +7,13 @@ from typing import Any, Final
 from sri_pyro.config.schema import Part
 from sri_pyro.evaluation import JacobianImportance
 from sri_pyro.inference import (
+    INFERENCES,
     Amortized,
     Distilled,
     EvidenceLowerBound,
     FinalState,
     ImportanceWeightedBound,
-    PriorDraws,
+    PersistentLangevin,
     SemiAmortized,
     ShortRunLangevin,
     Trajectory,
@@ -37,17 +38,20 @@ UNTAUGHT_START: Final = (
 )
 
 
-def disagreements(inference: Any, objective: Part | None, evaluation: Part | None) -> list[str]:
+def disagreements(
+    inference: Any, objective: Part | None, training: Part | None, evaluation: Part | None
+) -> list[str]:
     """One sentence for each pair of parts that would fail later; nothing for an inference from outside.
 
     Args:
         inference: Built; None if it could not be.
         objective: The learning rule.
+        training: The section.
         evaluation: The section.
     """
     found = []
     encodes = {Amortized: "amortized", SemiAmortized: "semi_amortized"}.get(type(inference))
-    known = encodes is not None or isinstance(inference, ShortRunLangevin | PriorDraws)
+    known = isinstance(inference, tuple(INFERENCES.values()))
     path = isinstance(inference, ShortRunLangevin)
     if known and objective is not None and objective.factory is Trajectory:
         found += [] if path and inference.record_path else [NEEDS_PATH]
@@ -62,4 +66,11 @@ def disagreements(inference: Any, objective: Part | None, evaluation: Part | Non
     if known and estimator is not None and estimator.factory is JacobianImportance:
         maps = path and inference.integrator.moves_position_only and inference.start is None
         found += [] if maps else [NEEDS_MAPS]
+    if isinstance(inference, PersistentLangevin) and training is not None:
+        draws, kept = training.options["num_samples"], inference.num_chains
+        if draws != kept:
+            found.append(
+                f"the inference 'persistent' keeps num_chains = {kept} of each sentence and training.num_samples is "
+                f"{draws}; make them equal."
+            )
     return found

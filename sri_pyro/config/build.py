@@ -73,8 +73,16 @@ def text_options(config: Config) -> TextOptions:
     return source if isinstance(source, TextOptions) else TextOptions()
 
 
-def build_model(config: Config, vocab_size: int, device: torch.device) -> tuple[LatentTextModel, nn.Module]:
+def build_model(
+    config: Config, vocab_size: int, num_examples: int, device: torch.device
+) -> tuple[LatentTextModel, nn.Module]:
     """Model and inference, initialised from the generator as it stands.
+
+    Args:
+        config: What they are.
+        vocab_size: Entries of the vocabulary.
+        num_examples: Training sentences, of which an inference may remember something each.
+        device: Where they are put.
 
     Raises:
         ValueError: If the parts do not go together.
@@ -82,14 +90,14 @@ def build_model(config: Config, vocab_size: int, device: torch.device) -> tuple[
     prior = config.prior.build()
     decoder = config.decoder.build(vocab_size=vocab_size, latent_dim=prior.dim)
     model = LatentTextModel(prior, decoder) if prior.dim else LanguageModel(decoder)
-    inference = config.inference.build(vocab_size=vocab_size, latent_dim=prior.dim)
+    inference = config.inference.build(vocab_size=vocab_size, latent_dim=prior.dim, num_examples=num_examples)
     return model.to(device), inference.to(device)
 
 
 def build(config: Config, corpus: Corpus, device: torch.device, group: Group = ALONE) -> Parts:
     """Everything that training needs, seeded: the generator stands where the initialisation leaves it."""
     seed_everything(config.seed)
-    model, inference = build_model(config, len(corpus.vocabulary), device)
+    model, inference = build_model(config, len(corpus.vocabulary), len(corpus.train), device)
     training: TrainingSection = config.training.build()
     validation: ValidationSection = config.validation.build()
     held_out = validation_batches(corpus.valid, validation)

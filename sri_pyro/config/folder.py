@@ -226,11 +226,22 @@ class RunFolder:
             record: dict[str, Any] = json.loads(self.provenance.read_text(encoding="utf-8"))
             record["data"]["vocabulary"]["digest"], record["data"]["vocabulary"]["size"]
             record["configuration_digest"], record["data_digest"]
+            record["data"]["splits"]["train"]["sentences"]
             if not (isinstance(record["threads"], int) and record["threads"] > 0):
                 raise ValueError(f"threads is {record['threads']!r}")
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError([f"{self.provenance} is missing or damaged ({error}); train again"]) from None
         return record
+
+    @property
+    def num_examples(self) -> int:
+        """Training sentences of the run.
+
+        Raises:
+            ConfigError: If the record of the run is missing or damaged.
+        """
+        number: int = self.read_record()["data"]["splits"]["train"]["sentences"]
+        return number
 
     def read_vocabulary(self) -> Vocabulary:
         """The vocabulary of the run.

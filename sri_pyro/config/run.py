@@ -294,7 +294,7 @@ def load_run(folder: Path | str, device: str | None = None) -> Run:
     weights = place.best if place.best.exists() else place.last
     tensors, _ = checkpoint.load(weights, place.identity())
     with torch.random.fork_rng():  # initial weights draw from a generator that is not ours to move
-        model, inference = build_model(config, len(vocabulary), find_device(device))
+        model, inference = build_model(config, len(vocabulary), place.num_examples, find_device(device))
     checkpoint.load_weights(model, checkpoint.part("model", tensors), str(weights))
     checkpoint.load_weights(inference, checkpoint.part("inference", tensors), str(weights))
     return Run(place, config, model.eval(), inference.eval(), vocabulary)

@@ -119,11 +119,12 @@ def _at_least(least: int, **values: int) -> None:
 
 
 VOCABULARY_FOLLOWS: Final = {"vocab_size": "the data's vocabulary", "latent_dim": "dim of the prior"}
+INFERENCE_FOLLOWS: Final = {**VOCABULARY_FOLLOWS, "num_examples": "the data's training split"}
 
 SOURCE: Final = Table("source", SOURCES, section="[data]")
 PRIOR: Final = Table("prior", PRIORS)
 DECODER: Final = Table("decoder", DECODERS, VOCABULARY_FOLLOWS)
-INFERENCE: Final = Table("inference", INFERENCES, VOCABULARY_FOLLOWS)
+INFERENCE: Final = Table("inference", INFERENCES, INFERENCE_FOLLOWS)
 STEP_SIZE: Final = Table(
     "step_size",
     {"tuner": StepSizeTuner, "none": Untuned},

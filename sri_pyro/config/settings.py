@@ -264,5 +264,5 @@ def _read(data: Mapping[str, Any]) -> tuple[dict[str, Part | None], list[str]]:
         "validation": reader.options("validation", ValidationSection, tables["validation"]),
         "evaluation": reader.options("evaluation", EvaluationSection, tables["evaluation"]),
     }
-    problems += disagreements(built, parts["objective"], parts["evaluation"])
+    problems += disagreements(built, parts["objective"], parts["training"], parts["evaluation"])
     return parts, problems

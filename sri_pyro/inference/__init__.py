@@ -7,6 +7,7 @@ from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBoun
 from sri_pyro.inference.elbo import AnnealedELBO
 from sri_pyro.inference.guide import as_guide
 from sri_pyro.inference.objectives import Distilled, FinalState, Trajectory
+from sri_pyro.inference.persistent import PersistentLangevin
 from sri_pyro.inference.semi_amortized import SemiAmortized
 from sri_pyro.inference.short_run import PriorDraws, ShortRunLangevin
 from sri_pyro.inference.step_size import StepSizeTuner
@@ -19,6 +20,7 @@ INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
         "prior": PriorDraws,
         "amortized": Amortized,
         "semi_amortized": SemiAmortized,
+        "persistent": PersistentLangevin,
     }
 )
 OBJECTIVES: MappingProxyType[str, type[Objective]] = MappingProxyType(
@@ -40,6 +42,7 @@ __all__ = [
     "EvidenceLowerBound",
     "FinalState",
     "ImportanceWeightedBound",
+    "PersistentLangevin",
     "PriorDraws",
     "SemiAmortized",
     "ShortRunLangevin",

@@ -30,6 +30,7 @@ TABLES = {
     "STEP_SCHEDULES": STEP_SCHEDULES,
 }
 SMALL = {"vocab_size": 8, "latent_dim": 3, "dim": 3, "hidden": 5, "embedding": 4, "components": 3}
+SMALL |= {"warmup": 3}
 SMALL |= {"dropout": 0.0, "word_dropout": 0.0, "max_length": 6, "step_sizes": [0.3, 0.2, 0.1]}
 BATCH = Batch(torch.tensor([[5, 6, 4, EOS], [6, EOS, PAD, PAD], [EOS, PAD, PAD, PAD], [1, 5, 5, 7]]))
 

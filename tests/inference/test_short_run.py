@@ -286,7 +286,8 @@ def test_inference_touches_no_weight_and_no_mode(name: str, decoder: str) -> Non
         parameter.grad = torch.full_like(parameter, float(i)) if i % 2 else None
     before = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     weights = [p.detach().clone() for p in model.parameters()]
-    draws = built(INFERENCES[name])(model.target(rows), 3, progress=START)
+    own = {"persistent": {"num_chains": 3}, "mcmc": {"warmup": 3}}.get(name, {})
+    draws = built(INFERENCES[name], **own)(model.target(rows), 3, progress=START)
     assert draws.z.shape == (3, len(rows), 2)
     for parameter, grad, weight in zip(model.parameters(), before, weights, strict=True):
         assert (parameter.grad is None) == (grad is None)
