@@ -39,7 +39,8 @@ def test_every_preset_builds_and_takes_a_step(name: str) -> None:
     small = {name: value for name, value in TINY.items() if name not in ("inference", "model")}
     dim = {} if name == "language_model" else {"prior": {"dim": 2}}
     small["model"] = {"decoder": {"embedding": 4, "hidden": 6}, **dim}
-    config = parse_config(merged(small, {"preset": name}))
+    brief = {"inference": {"warmup": 1}} if name.startswith("mcmc") else {}
+    config = parse_config(merged(small, {"preset": name, **brief}))
     parts = build(config, load_corpus(config), torch.device("cpu"))
     assert isinstance(parts.model, LanguageModel) == (name == "language_model")
     cost = rehearse(parts)

@@ -6,6 +6,7 @@ from sri_pyro.inference.amortized import Amortized
 from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBound
 from sri_pyro.inference.elbo import AnnealedELBO
 from sri_pyro.inference.guide import as_guide
+from sri_pyro.inference.mcmc import HamiltonianChain
 from sri_pyro.inference.objectives import Distilled, FinalState, Trajectory
 from sri_pyro.inference.persistent import PersistentLangevin
 from sri_pyro.inference.semi_amortized import SemiAmortized
@@ -17,6 +18,8 @@ from sri_pyro.target import Inference, Objective
 INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
     {
         "short_run": ShortRunLangevin,
+        "persistent": PersistentLangevin,
+        "mcmc": HamiltonianChain,
         "prior": PriorDraws,
         "amortized": Amortized,
         "semi_amortized": SemiAmortized,
@@ -41,6 +44,7 @@ __all__ = [
     "Distilled",
     "EvidenceLowerBound",
     "FinalState",
+    "HamiltonianChain",
     "ImportanceWeightedBound",
     "PersistentLangevin",
     "PriorDraws",

@@ -42,6 +42,9 @@ class Purpose(IntEnum):
     HOOK = 5
     GENERATOR = 6
     ENCODER = 7
+    TRAJECTORY = 8
+    FIT = 9
+    DRAW = 10
 
 
 def fold(key: int, *path: int) -> int:
