@@ -6,6 +6,7 @@ from sri_pyro.inference.amortized import Amortized
 from sri_pyro.inference.bounds import EvidenceLowerBound, ImportanceWeightedBound
 from sri_pyro.inference.elbo import AnnealedELBO
 from sri_pyro.inference.guide import as_guide
+from sri_pyro.inference.local_vi import LocalGaussians
 from sri_pyro.inference.mcmc import HamiltonianChain
 from sri_pyro.inference.objectives import Distilled, FinalState, Trajectory
 from sri_pyro.inference.persistent import PersistentLangevin
@@ -20,6 +21,7 @@ INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
         "short_run": ShortRunLangevin,
         "persistent": PersistentLangevin,
         "mcmc": HamiltonianChain,
+        "local_vi": LocalGaussians,
         "prior": PriorDraws,
         "amortized": Amortized,
         "semi_amortized": SemiAmortized,
@@ -46,6 +48,7 @@ __all__ = [
     "FinalState",
     "HamiltonianChain",
     "ImportanceWeightedBound",
+    "LocalGaussians",
     "PersistentLangevin",
     "PriorDraws",
     "SemiAmortized",
