@@ -12,6 +12,7 @@ from sri_pyro.inference import (
     Distilled,
     EvidenceLowerBound,
     FinalState,
+    HamiltonianChain,
     ImportanceWeightedBound,
     PersistentLangevin,
     SemiAmortized,
@@ -55,7 +56,12 @@ def disagreements(
     path = isinstance(inference, ShortRunLangevin)
     if known and objective is not None and objective.factory is Trajectory:
         found += [] if path and inference.record_path else [NEEDS_PATH]
-    if path and objective is not None and objective.factory in (EvidenceLowerBound, ImportanceWeightedBound):
+    sampled = isinstance(inference, ShortRunLangevin | PersistentLangevin | HamiltonianChain)
+    if (
+        sampled
+        and objective is not None
+        and objective.factory in (EvidenceLowerBound, ImportanceWeightedBound)
+    ):
         found.append(NEEDS_DENSITY.format(objective.kind))
     if encodes and objective is not None and objective.factory is FinalState:
         found.append(UNTAUGHT.format(encodes))

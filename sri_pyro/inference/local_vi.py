@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 
 from sri_pyro.numerics import keyed
 from sri_pyro.numerics.keyed import Purpose
@@ -151,7 +152,7 @@ class LocalGaussians(nn.Module):
         """Fit every sentence, then draw.
 
         Returns:
-            Draws with their density and ``info``: ``mean`` and ``log_scale`` of every sentence, [B, D].
+            Draws with their law, its density and ``info``: ``mean`` and ``log_scale`` of every sentence, [B, D].
 
         Raises:
             FloatingPointError: If a gradient is not finite.
@@ -164,8 +165,9 @@ class LocalGaussians(nn.Module):
         )  # fmt: skip
         fresh = _noise(target, like, Purpose.DRAW, 0, num_samples)
         log_q = -(0.5 * fresh.square() + log_scale + 0.5 * math.log(2 * math.pi)).sum(-1)
+        law = Independent(Normal(mean, log_scale.exp()), 1)
         info = {"mean": mean, "log_scale": log_scale}
-        return Draws(mean + log_scale.exp() * fresh, log_q, info)
+        return Draws(mean + log_scale.exp() * fresh, log_q, info, law)
 
 
 def _noise(target: Target, like: Tensor, purpose: Purpose, index: int, num: int) -> Tensor:

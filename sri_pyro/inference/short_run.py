@@ -157,10 +157,7 @@ class ShortRunLangevin(nn.Module):
 
     def _run(self, target: Target, num_samples: int, halvings: int, noise_scale: float) -> Draws:
         steps = [0.5**halvings * step for step in self.step_sizes()]
-        if self.start is None:
-            start = target.sample_prior(num_samples)
-        else:
-            start = self._encoded(target, num_samples, halvings)
+        start = self._start(target, num_samples, halvings)
         trace = _Trace(keep_path=self.record_path)
         z = run_chains(target, start, steps, self.integrator, noise_scale, halvings, trace.visit)
         info = trace.collect(z)
@@ -169,8 +166,9 @@ class ShortRunLangevin(nn.Module):
         return Draws(z, info=info)
 
     @torch.no_grad()
-    def _encoded(self, target: Target, num_samples: int, run: int) -> Tensor:
-        assert self.start is not None
+    def _start(self, target: Target, num_samples: int, run: int) -> Tensor:
+        if self.start is None:
+            return target.sample_prior(num_samples)
         batch = readable(target, self.start)
         return reparameterised(self.start(batch), batch, num_samples, run)
 

@@ -95,6 +95,8 @@ def test_log_q_is_the_density_of_the_draws() -> None:
         value = ((inside > low) & (inside < high)) / draws.log_q.exp() / scale[:, 0]
         error = value.std(0) / math.sqrt(n)
         assert ((value.mean(0) - (high - low)).abs() < gate(6) * error).all()
+    assert draws.law is not None
+    torch.testing.assert_close(draws.law.log_prob(draws.z), draws.log_q, rtol=0, atol=1e-12)
     assert not draws.z.requires_grad
     assert not draws.log_q.requires_grad
 
