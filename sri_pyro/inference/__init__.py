@@ -25,7 +25,6 @@ INFERENCES: MappingProxyType[str, type[Inference]] = MappingProxyType(
         "prior": PriorDraws,
         "amortized": Amortized,
         "semi_amortized": SemiAmortized,
-        "persistent": PersistentLangevin,
     }
 )
 OBJECTIVES: MappingProxyType[str, type[Objective]] = MappingProxyType(

@@ -82,16 +82,23 @@ def reparameterised(law: Distribution, batch: Batch, num_samples: int, index: in
     return law.mean + law.stddev * standard_normals(batch, law.mean, num_samples, index)
 
 
-def standard_normals(batch: Batch, like: Tensor, num: int, index: int = 0) -> Tensor:
+def standard_normals(
+    batch: Batch | None,
+    like: Tensor,
+    num: int,
+    index: int = 0,
+    purpose: keyed.Purpose = keyed.Purpose.ENCODER,
+) -> Tensor:
     """Noise [num, B, D] for the sentences of a batch, keyed where it has a key.
 
     Args:
-        batch: The sentences.
+        batch: The sentences; None for rows that are none.
         like: Of shape [B, D], and of the noise's precision and device.
         num: How many for each sentence.
         index: Which of several draws under the same key this is.
+        purpose: What it is drawn for.
     """
-    if batch.key is None:
+    if batch is None or batch.key is None:
         return torch.randn(num, *like.shape, dtype=like.dtype, device=like.device)
-    keys = keyed.chains(keyed.fold(batch.key, keyed.Purpose.ENCODER, index), batch.ids, num)
+    keys = keyed.chains(keyed.fold(batch.key, purpose, index), batch.ids, num)
     return keyed.normal(keys, like.shape[-1:], like.dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from sri_pyro.numerics import keyed
+from sri_pyro.inference.amortized import standard_normals
 from sri_pyro.numerics.keyed import Purpose
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
@@ -160,20 +160,11 @@ class LocalGaussians(nn.Module):
         like = target.sample_prior(1)[0]
         mean, log_scale = fit_gaussians(
             target, torch.zeros_like(like), torch.zeros_like(like),
-            lambda step: _noise(target, like, Purpose.FIT, step, self.num_particles),
+            lambda step: standard_normals(target.batch, like, self.num_particles, step, Purpose.FIT),
             self.num_steps, self.optimizer, self.learning_rate, self.momentum,
         )  # fmt: skip
-        fresh = _noise(target, like, Purpose.DRAW, 0, num_samples)
+        fresh = standard_normals(target.batch, like, num_samples, purpose=Purpose.DRAW)
         log_q = -(0.5 * fresh.square() + log_scale + 0.5 * math.log(2 * math.pi)).sum(-1)
         law = Independent(Normal(mean, log_scale.exp()), 1)
         info = {"mean": mean, "log_scale": log_scale}
         return Draws(mean + log_scale.exp() * fresh, log_q, info, law)
-
-
-def _noise(target: Target, like: Tensor, purpose: Purpose, index: int, num: int) -> Tensor:
-    """Standard normals [num, B, D], the index-th for a purpose; keyed by the target's batch, if that has a key."""
-    batch = target.batch
-    if batch is None or batch.key is None:
-        return torch.randn(num, *like.shape, dtype=like.dtype, device=like.device)
-    keys = keyed.chains(keyed.fold(batch.key, purpose, index), batch.ids, num)
-    return keyed.normal(keys, (target.dim,), like.dtype)
