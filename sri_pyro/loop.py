@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from sri_pyro.course import Course, Training
 from sri_pyro.history import History
 from sri_pyro.processes import ALONE, Group
 from sri_pyro.types import Progress
+
+if TYPE_CHECKING:
+    from sri_pyro.step import UpdateRule
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
@@ -28,6 +32,8 @@ class Loop:
 
     model: nn.Module
     inference: nn.Module
+    update: UpdateRule
+    """How a weight step moves their weights; what it remembers is saved, and is not among the best weights."""
     optimizer: torch.optim.Optimizer
     options: Training
     history: History
@@ -52,6 +58,10 @@ class Loop:
             **checkpoint.prefixed("inference", self.inference.state_dict()),
         }
 
+    def remembered(self) -> dict[str, Tensor]:
+        """The state of the update rule, as it is saved."""
+        return checkpoint.prefixed("update", self.update.state_dict())
+
     def save(self) -> None:
         """Write the newest checkpoint and the records up to it; nothing without a folder, or from a further process."""
         if self.folder is None or not self.group.leads:
@@ -62,6 +72,7 @@ class Loop:
             generators["cuda"] = torch.cuda.get_rng_state()
         tensors = {
             **self.weights(),
+            **self.remembered(),
             **checkpoint.prefixed("optimizer", moments),
             **checkpoint.prefixed("generator", generators),
         }
@@ -74,6 +85,7 @@ class Loop:
         assert self.folder is not None
         tensors, state = checkpoint.load(self.folder / LAST, self.identity)
         self.load_weights(tensors, f"{self.folder / LAST}")
+        checkpoint.load_weights(self.update, checkpoint.part("update", tensors), f"{self.folder / LAST}")
         checkpoint.restore_optimizer(
             self.optimizer, checkpoint.part("optimizer", tensors), state["optimizer"]
         )
@@ -116,7 +128,7 @@ class Loop:
         if self.group.size == 1:
             return
         facts = {
-            "weights": checkpoint.digest(self.weights()),
+            "weights": checkpoint.digest({**self.weights(), **self.remembered()}),
             "generator": checkpoint.digest({"state": torch.get_rng_state()}),
         }
         self.group.require_same(facts, "seed them alike, draw alike, and compute on machines of one kind")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol, cast
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 from sri_pyro.loop import Loop
 from sri_pyro.numerics.keyed import Purpose, fold, seeded
 from sri_pyro.processes import Group, sum_gradients
-from sri_pyro.target import Objective, Target
+from sri_pyro.target import Objective, Target, frozen
 from sri_pyro.types import Batch, Heard, InferenceDropout, Progress
 
 log = logging.getLogger(__name__)
 
 MOST_SKIPPED_STEPS = 20
+
+Learner = Literal["both", "inference", "model"]
+"""Whose weights an update moves."""
 
 
 class TextModel(Protocol):
@@ -45,6 +49,90 @@ def never() -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Updated:
+    """What became of an update of weights.
+
+    Attributes:
+        loss: Before it, nats per sentence of its batch.
+        norm: Of the gradient of the weights that it was to move, before clipping.
+        numbers: What an update rule has to say of itself in the records of training, by name.
+    """
+
+    loss: float
+    norm: float
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+class UpdateRule(nn.Module, ABC):
+    """How the weights of model and inference are moved in a weight step: together, or one ahead of the other.
+
+    What it must remember are buffers, which are saved with the weights and restored with them. It is not taken back
+    when a decay goes back to the best weights.
+    """
+
+    @abstractmethod
+    def forward(self, step: Step) -> Updated:
+        """Take a weight step: as many updates as it likes, at least one; what is told of the step is the last one's."""
+
+    @abstractmethod
+    def hear(self, scores: Mapping[str, float]) -> str:
+        """Take in a validation; what is to be recorded as an event, or nothing."""
+
+
+@dataclass
+class Step:
+    """A weight step under way, as an update rule sees it.
+
+    Attributes:
+        batch: The sentences whose turn it is, on their device, with the step's key.
+        progress: Where training stands; the same for all updates of the step.
+        stop: Whether a process is to stop after it.
+    """
+
+    batch: Batch
+    progress: Progress
+    _loop: Loop = field(repr=False)
+    _objective: Objective = field(repr=False)
+    _epoch: Sequence[Batch] = field(repr=False)
+    _should_stop: Callable[[], bool] = field(repr=False)
+    stop: bool = False
+
+    @property
+    def key(self) -> int:
+        """Of the step's noise; an update beside the last one needs a key of its own below it."""
+        assert self.batch.key is not None
+        return self.batch.key
+
+    @property
+    def inference_learns(self) -> bool:
+        """Whether the inference has weights to be moved."""
+        return any(weight.requires_grad for weight in self._loop.inference.parameters())
+
+    def drawn(self, key: int) -> Batch:
+        """A batch of the epoch, each equally likely, as the key says; it bears the key."""
+        number = fold(key, Purpose.BATCH) % len(self._epoch)
+        return self._epoch[number].to(self.batch.tokens.device).keyed(key)
+
+    def update(self, batch: Batch, learner: Learner = "both") -> Updated:
+        """Infer z of a batch and take one optimiser step on the objective.
+
+        Args:
+            batch: With a key.
+            learner: Whose weights are moved. Of the others no gradient is computed, and what the optimiser knows of
+                them stays as it is. Weights that inference and model share are the model's.
+        """
+        loop = self._loop
+        # A fork, from which whatever is not keyed draws: others on each process, and as much as it likes.
+        with seeded(fold(cast("int", batch.key), Purpose.GENERATOR, loop.group.rank), batch.tokens.device):
+            loss, stop = _learn(loop, self._objective, batch, self.progress, self._should_stop, learner)
+        self._should_stop = never  # each process is asked once a step
+        self.stop = self.stop or stop
+        norm = nn.utils.clip_grad_norm_(loop.parameters, loop.options.clip_norm or math.inf)
+        _update(loop, loss, norm)
+        return Updated(loss, float(norm))
+
+
 def take_step(
     loop: Loop,
     objective: Objective,
@@ -61,11 +149,8 @@ def take_step(
     rate = options.scheduled_rate(progress.epoch)
     for parameters in loop.optimizer.param_groups:
         parameters["lr"] = rate if rate is not None else parameters["lr"]
-    # A fork, from which whatever is not keyed draws: others on each process, and as much as it likes.
-    with seeded(fold(key, Purpose.GENERATOR, loop.group.rank), device):
-        loss, stop = _learn(loop, objective, batch, progress, should_stop if several else never)
-    norm = nn.utils.clip_grad_norm_(loop.parameters, options.clip_norm or math.inf)
-    _update(loop, loss, norm)
+    step = Step(batch, progress, loop, objective, epoch, should_stop if several else never)
+    updated = loop.update(step)
     course.step += 1
     course.batch += 1
     record: dict[str, float | str] = {}
@@ -75,14 +160,19 @@ def take_step(
             record |= hook(cast("TextModel", loop.model).target, batch.keyed(own), loop.progress(len(epoch)))
     if record or course.step % options.log_every == 0:
         loop.history.add(
-            "step", step=course.step, epoch=progress.epoch, loss=loss, gradient_norm=float(norm),
-            learning_rate=loop.optimizer.param_groups[0]["lr"], **record,
+            "step", step=course.step, epoch=progress.epoch, loss=updated.loss, gradient_norm=updated.norm,
+            learning_rate=loop.optimizer.param_groups[0]["lr"], **updated.numbers, **record,
         )  # fmt: skip
-    return stop if several else should_stop()
+    return step.stop if several else should_stop()
 
 
 def _learn(
-    loop: Loop, objective: Objective, batch: Batch, progress: Progress, should_stop: Callable[[], bool]
+    loop: Loop,
+    objective: Objective,
+    batch: Batch,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    learner: Learner,
 ) -> tuple[float, bool]:
     """Leave the gradient of the batch's loss in the weights; the loss, and whether a process is to stop."""
     rows, weight = _part(batch, loop.group)
@@ -93,10 +183,15 @@ def _learn(
     loop.inference.train()
     make_target = cast("TextModel", loop.model).target  # a Protocol cannot ask for a module
     target = make_target(part, loop.options.inference_dropout)
-    draws = loop.inference(target, loop.options.num_samples, progress)
+    constant = loop.model if learner == "inference" else None
+    everything = nn.ModuleList([loop.model, loop.inference])
+    with frozen(everything if learner == "model" else constant):
+        draws = loop.inference(target, loop.options.num_samples, progress)
+    draws = draws.detach() if learner == "model" else draws
     loop.optimizer.zero_grad(set_to_none=True)
-    loss = weight * objective(target, draws, progress)
-    loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not type it
+    with frozen(constant):
+        loss = weight * objective(target, draws, progress)
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not type it
     here = float(weight > 0)
     counts = [here * numbers.double().cpu() for numbers, _ in tally]
     said = torch.tensor([float(loss.detach()), float(should_stop())], dtype=torch.float64)

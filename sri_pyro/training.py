@@ -16,9 +16,10 @@ from sri_pyro.course import Training
 from sri_pyro.history import History
 from sri_pyro.loop import BEST, HISTORY, LAST, Loop, learned
 from sri_pyro.processes import ALONE, Group
-from sri_pyro.step import StepHook, never, take_step
+from sri_pyro.step import StepHook, UpdateRule, never, take_step
 from sri_pyro.target import Objective
 from sri_pyro.types import Batch
+from sri_pyro.updates import Joint
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def fit(
     batches: Batches,
     options: Training | None = None,
     *,
+    update: UpdateRule | None = None,
     validate: Validate | None = None,
     hooks: Sequence[StepHook] = (),
     folder: Path | None = None,
@@ -62,7 +64,8 @@ def fit(
 
     Each step infers :math:`z` for a batch, without leaving a trace in any weight's gradient, and then takes
     one optimiser step on the objective. The best weights on validation are in the model and the inference at
-    the end; the last ones are, where there is no validation or none of them gave a number.
+    the end; the last ones are, where there is no validation or none of them gave a number. An update rule may make a
+    weight step of several such optimiser steps.
 
     A run is a function of its arguments, the data, PyTorch's generator and number of threads: stopped anywhere
     (by a signal, by ``should_stop``) and resumed from its folder on the same machine, it ends with
@@ -82,6 +85,8 @@ def fit(
         objective: The learning rule.
         batches: Training data.
         options: How to train.
+        update: How a weight step moves the weights of model and inference; ``Joint`` by default. Its state is
+            changed, saved and restored with theirs.
         validate: Scores the model; without it the last weights are kept.
         hooks: Called after every weight step.
         folder: Where checkpoints and the history go; made if it is not there. Nothing is written without one.
@@ -109,7 +114,9 @@ def fit(
     _check(options, validate, folder if group.leads else None, resume and group.leads)
     history = History(folder / HISTORY if folder and group.leads else None, watch)
     optimizer = _optimizer(learned(model, inference), options)
-    loop = Loop(model, inference, optimizer, options, history, folder, identity or {}, group)
+    loop = Loop(
+        model, inference, update or Joint(), optimizer, options, history, folder, identity or {}, group
+    )
     if resume:
         loop.restore()
     else:
@@ -171,6 +178,8 @@ def _end_epoch(loop: Loop, validate: Validate | None) -> None:
         course.validated = course.epoch
         if course.hear(_selected(scores, options.select)):
             loop.keep_best(scores)
+        if said := loop.update.hear(scores):
+            loop.history.add("event", step=course.step, message=said)
         loop.require_equal()  # and none reads the best weights before they are written
         _react(loop)
     course.finished = course.finished or last

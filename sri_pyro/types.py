@@ -169,7 +169,7 @@ class Progress:
     """How far training has come, which annealing schedules read, and what part of a batch is here.
 
     Attributes:
-        step: Weight updates done so far.
+        step: Weight steps done so far, one a batch; the updates that an update rule makes within a step count as one.
         epoch: Passes over the data done so far, as a fraction.
         share: Of the batch's sentences, those of the target; less than 1 where several processes share a batch.
         rows: Which of the batch's sentences those of the target are, shape [B]; None where they are all.

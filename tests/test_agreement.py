@@ -31,6 +31,21 @@ VELOCITY = (
     "step_size 'tuner': the Jacobian objective needs a map of z alone, and 'baoab' moves a velocity too; use the "
     "integrator 'ula' or 'lm', or the objective 'gaussian'."
 )
+LAGGING = (
+    "the update 'aggressive' moves the weights of the inference ahead of the model's, and this inference has none; use "
+    "one that has, such as 'amortized', or the update 'joint'."
+)
+UNINFORMED = (
+    "the update 'aggressive' ends by mutual_information, and a validation gives none of a short run; use an inference "
+    "whose draws have a law of independent normals, or the update 'joint'."
+)
+NOTHING_TO_PRETRAIN = (
+    "pretraining trains the inference by the objective 'elbo', from which 'short_run' learns nothing; use one that "
+    "does, such as 'amortized', or set pretraining.epochs = 0."
+)
+OVER = "pretraining, over the options of training: training options out of range: "
+FACTOR = f"{OVER}decay_factor = 1.5 (between 0 and 1)."
+PATIENCE = f"{OVER}patience = 0 (at least 1 with decay = 'plateau')."
 PAPER_100: dict[str, Any] = {"preset": "paper", "model": {"prior": {"dim": 100}}}
 BAOAB: dict[str, Any] = {"inference": {"integrator": "baoab"}}
 JACOBIAN: dict[str, Any] = {"evaluation": {"estimator": "jacobian"}}
@@ -54,6 +69,18 @@ JACOBIAN: dict[str, Any] = {"evaluation": {"estimator": "jacobian"}}
         ({"objective": "trajectory", "inference": "prior"}, [NEEDS_PATH]),
         ({"objective": "trajectory", "inference": {"record_path": True}}, []),
         ({"objective": "trajectory", "inference": "tests.test_agreement:Mine"}, []),
+        ({"training": {"update": "aggressive"}}, [LAGGING]),
+        ({"training": {"update": "joint"}}, []),
+        ({"preset": "vae", "training": {"update": "aggressive"}}, []),
+        ({"preset": "encoded_short_run", "training": {"update": "aggressive"}}, [UNINFORMED]),
+        ({"pretraining": {"epochs": 3}}, [NOTHING_TO_PRETRAIN]),
+        ({"preset": "encoded_short_run", "pretraining": {"epochs": 3}}, [NOTHING_TO_PRETRAIN]),
+        ({"pretraining": {"epochs": 3}, "inference": "tests.test_agreement:Mine"},
+         [NOTHING_TO_PRETRAIN.replace("short_run", "tests.test_agreement:Mine")]),
+        ({"pretraining": {"epochs": 3}, "inference": "tests.test_agreement:Learning"}, []),
+        ({"preset": "fb_vae"}, []),
+        ({"preset": "fb_vae", "pretraining": {"decay_factor": 1.5}}, [FACTOR]),
+        ({"preset": "vae_small", "pretraining": {"epochs": 3, "decay": "plateau"}}, [PATIENCE]),
         (BAOAB | JACOBIAN | PAPER_100 | {"objective": "trajectory"}, [TOO_FEW, NEEDS_PATH, NEEDS_MAPS]),
         ({"inference": "amortized"}, [UNTAUGHT.format("amortized")]),
         ({"inference": "semi_amortized"}, [UNTAUGHT.format("semi_amortized")]),
@@ -70,6 +97,13 @@ def test_parts_that_do_not_go_together(data: dict[str, Any], sentences: list[str
         assert problems(data) == sentences
     else:
         parse_config(PCFG | data)
+
+
+class Learning(torch.nn.Linear):
+    """An inference from outside that has weights."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
 
 
 class Mine(torch.nn.Module):

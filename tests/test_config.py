@@ -78,7 +78,7 @@ from tests.configurations import PCFG, PRESETS, problems
         ({"preset": {"kind": "paper"}},
          "preset must be one name in quotes; got {'kind': 'paper'}; known: " + PRESETS),
         ({"modle": {}}, "unknown section 'modle'; known: data, device, evaluation, inference, model, objective, "
-                        "preset, published, seed, step_size, training, validation. Did you mean 'model'?"),
+                        "preset, pretraining, published, seed, step_size, training, validation. Did you mean 'model'?"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_sentence(data: dict[str, Any], sentence: str) -> None:
@@ -161,7 +161,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         (b"a = ", "{path} is not TOML: Invalid value (at end of document)"),
         (b"\xff\xfe", "{path} is not TOML: it is not UTF-8 text"),
         (b"data = 'pcfg'\nsead = 3", "{path}: unknown section 'sead'; known: data, device, evaluation, "
-         "inference, model, objective, preset, published, seed, step_size, training, validation. Did you mean 'seed'?"),
+         "inference, model, objective, preset, pretraining, published, seed, step_size, training, "
+         "validation. Did you mean 'seed'?"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, sentence: str) -> None:

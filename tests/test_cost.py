@@ -139,10 +139,47 @@ def test_one_thread_alone_is_not_timed_twice(parts: Parts, monkeypatch: pytest.M
     assert len(calls) == 1
 
 
+def test_a_run_of_two_stages_is_costed_as_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a millisecond a token, and validations of half a second at one batch. Oracle: 3 + 7 epochs and, every
+    third epoch and at the end, 1 + 3 validations.
+    """
+    config = parse_config(TINY | {"preset": "fb_vae_small", "inference": {}}, ["pretraining.epochs=3"])
+    built = build(config, load_corpus(config), torch.device("cpu"))
+    monkeypatch.setattr(cost, "BUDGET", 1e9)
+    epoch = built.batches.epoch(0)
+    steps = [int(epoch[i].lengths.sum()) / 1000 for i in range(cost.MOST_STEPS + 1)]
+    clock(monkeypatch, iter([0.0, 9.0, 0.0, *steps, 0.0, 0.5]))  # of the autoencoder a step is tried out
+    found = cost.rehearse(built)
+    assert (found.pretraining_epochs, found.pretraining_validations) == (3, 1)
+    assert found.total == pytest.approx(10 * found.epoch + 4 * found.validation)
+    assert found.epoch == pytest.approx(built.batches.split.num_tokens / 1000)
+    assert found.lines[0].split(": ")[1].startswith("3 + 7 epochs of ")
+    assert found.lines[1].startswith("1 + 3 validations of ")
+    assert found.lines[2] == "the first 3 epochs are the pretraining"
+
+
+def test_further_updates_of_a_step_are_costed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joint steps of a millisecond a token, and of seven where the inference is trained ahead."""
+    config = parse_config(TINY | {"preset": "lagging_vae_small", "inference": {}})
+    built = build(config, load_corpus(config), torch.device("cpu"))
+    monkeypatch.setattr(cost, "BUDGET", 1e9)
+    epoch = built.batches.epoch(0)
+    steps = [int(epoch[i].lengths.sum()) / 1000 for i in range(cost.MOST_STEPS + 1)]
+    clock(monkeypatch, iter([0.0, *(7 * step for step in steps), 0.0, *steps, 0.0, 0.5]))
+    found = cost.rehearse(built)
+    assert found.epoch == pytest.approx(built.batches.split.num_tokens / 1000)
+    assert found.epoch_at_first == pytest.approx(7 * found.epoch)
+    assert found.total == pytest.approx(7 * found.epoch + 3 * found.validation)
+    assert found.lines[2].startswith("and more at first: epochs of ")
+    assert bool(built.training.update.ahead)
+    assert int(built.training.update.inner_updates) == 0
+
+
 def test_the_cost_fits_a_terminal_of_80_columns() -> None:
     """A run of a year on a billion sentences: no line has to be broken by a terminal, which breaks anywhere."""
     huge = cost.Cost(36e4, 36e4, 9999, 9999, 999_999_999, 999_999_999)
-    assert all(len(f"expected: {line}") <= 80 for line in huge.lines)
+    more = cost.Cost(36e4, 36e4, 999, 999, 999_999_999, 999_999_999, 1.0, 99, 99, 36e4)
+    assert all(len(f"expected: {line}") <= 80 for line in (*huge.lines, *more.lines))
     assert str(cost.Cost(120.0, 3.0, 24, 12, 9000, 1234567)) == (
         "about 49 min: 24 epochs of 2 min on 9,000 sentences, 12 validations of 3.0 s; 1,234,567 weights"
     )

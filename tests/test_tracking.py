@@ -36,7 +36,10 @@ def test_every_number_is_written_under_its_kind_and_step(
     watch({"kind": "step", "step": 40, "loss": 7.5})
     watch({"kind": "validation", "step": 50, "nll": 6.25})
     watch({"kind": "event", "step": 60, "message": "no number"})
-    (writer,) = Writer.made
+    watch({"kind": "step", "step": 3, "loss": 9.5, "stage": "before"})  # its steps are not those of the run
+    writer, other = Writer.made
+    assert (other.folder, other.purge_step) == (str(tmp_path / "tensorboard" / "before"), 3)
+    assert other.scalars == [("step/loss", 9.5, 3)]
     assert writer.folder == str(tmp_path / "tensorboard")
     assert writer.purge_step == 40  # a resumed run takes these steps again
     assert writer.scalars == [("step/loss", 7.5, 40), ("validation/nll", 6.25, 50)]

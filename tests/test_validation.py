@@ -11,6 +11,7 @@ from sri_pyro.config import build, load_corpus, parse_config
 from sri_pyro.config.build import Parts
 from sri_pyro.config.validation import NOISE_SEED, errors
 from sri_pyro.evaluation import GaussianImportance, estimate_evidence, figures
+from sri_pyro.numerics.information import mutual_information
 from sri_pyro.numerics.keyed import fold
 
 TINY: dict[str, Any] = {
@@ -64,6 +65,29 @@ def test_one_sentence_has_no_error() -> None:
     """NaN would be no JSON, and would make a checkpoint's header differ from itself."""
     scores = parts("validation.num_sentences=1").validate()
     assert scores.keys() == {"nll", "ppl", "kl_posterior_prior", "reconstruction", "khat"}
+
+
+def test_the_mutual_information_is_that_of_all_sentences_at_once() -> None:
+    """Oracle: laws and draws of every batch side by side, the noise as above. Catches a mean over batches, draws in
+    train mode, and columns of another sentence. Draws without a law have none.
+    """
+    built = parts("preset=vae_small", 'inference.encoder={kind="lstm", embedding=3, hidden=5}')
+    with torch.no_grad():
+        for weight in built.inference.parameters():
+            weight.normal_()
+        built.inference.encoder.moments.weight.mul_(4.0)
+    scores, codes = built.validate(), []
+    for place, batch in enumerate(built.validation):
+        torch.manual_seed(fold(NOISE_SEED, place))
+        target = built.model.target(batch)
+        estimate_evidence(target, built.inference, GaussianImportance(16, 4, refits=0))
+        draws = built.inference(target)
+        codes.append(torch.stack([draws.law.mean, draws.law.stddev, draws.z[0]]).detach())
+    mean, scale, z = torch.cat(codes, 1)
+    expected = float(mutual_information(mean, scale, z))
+    assert scores["mutual_information"] == pytest.approx(expected, rel=1e-9)
+    assert 0.1 < expected < math.log(20)
+    assert "mutual_information" not in parts().validate()
 
 
 def test_a_language_model_has_no_monte_carlo_error() -> None:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sri_pyro.cli.failing import one_voice
 from sri_pyro.cli.running import naming
@@ -96,7 +96,8 @@ def _run(
         if resume and not continuing:
             place = "holds no run" if out.exists() else "does not exist"
             console.print(f"{out} {place} yet: beginning it", highlight=False, soft_wrap=True)
-        for before, line in zip(("expected: ", "          "), cost.lines, strict=True):
+        for number, line in enumerate(cost.lines):
+            before = "          " if number else "expected: "
             console.print(f"{before}{line}", highlight=False, soft_wrap=True)
         if cost.advice and not continuing:  # the number of threads of a run that is continued is settled
             console.print(cost.advice, highlight=False, soft_wrap=True)
@@ -151,7 +152,7 @@ def _left(out: Path) -> str:
 
 def _saved(out: Path) -> bool:
     # Nothing of the library may be imported yet: importing it takes most of the time before the first step.
-    return (out / "last.safetensors").exists()
+    return any((place / "last.safetensors").exists() for place in (out, out / "pretraining"))
 
 
 @contextmanager
@@ -178,17 +179,21 @@ def _error(validation: Mapping[str, float | str]) -> str:
 
 
 class Bar:
-    """Live progress: a bar over epochs, and a line for every validation and event.
+    """Live progress: a bar over epochs for each stage, and a line for every validation and event.
 
     Args:
         config: Whose epochs are counted.
     """
 
     def __init__(self, config: Config) -> None:
-        self._epochs = config.training.options["epochs"]
+        self._epochs = {
+            "": config.training.options["epochs"],
+            "pretraining": config.pretraining.options["epochs"],
+        }
+        self._tasks: dict[str, TaskID] = {}
         self._codes = config.latent_dim > 0
         self._progress = Progress(
-            TextColumn("epoch {task.completed:.2f} of {task.total:g}"),
+            TextColumn("{task.description}epoch {task.completed:.2f} of {task.total:g}"),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -196,7 +201,6 @@ class Bar:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        self._task = self._progress.add_task("train", total=self._epochs, note="", start=False, visible=False)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -207,15 +211,22 @@ class Bar:
 
     def watch(self, record: Mapping[str, float | str]) -> None:
         """Show a record of training."""
-        if not self._progress.tasks[0].started:
-            self._progress.start_task(self._task)
+        stage = str(record.get("stage", ""))
+        prefix = f"{stage}, " if stage else ""
+        if stage not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.stop_task(task)
+            self._tasks[stage] = self._progress.add_task(
+                prefix, total=self._epochs[stage], note="", visible=False
+            )
+        task = self._tasks[stage]
         if record["kind"] == "event":
-            console.print(f"step {record['step']}: {record['message']}", highlight=False)
+            console.print(f"{prefix}step {record['step']}: {record['message']}", highlight=False)
             return
         note = f"loss {record['loss']:.2f}" if record["kind"] == "step" else ""
-        self._progress.update(self._task, completed=float(record["epoch"]), visible=True)
+        self._progress.update(task, completed=float(record["epoch"]), visible=True)
         if note:
-            self._progress.update(self._task, note=note)
+            self._progress.update(task, note=note)
         if "inner_gradient_error" in record:
             console.print(
                 f"epoch {record['epoch']:.2f}: the frozen tail's gradient is {record['inner_gradient_error']:.1%} "
@@ -225,7 +236,7 @@ class Bar:
         if record["kind"] == "validation":
             khat = f", median k-hat {record['khat']:.2f}" if self._codes else ""
             console.print(
-                f"epoch {record['epoch']:g}: validation nll {record['nll']:.3f}{_error(record)}, "
+                f"{prefix}epoch {record['epoch']:g}: validation nll {record['nll']:.3f}{_error(record)}, "
                 f"perplexity {record['ppl']:.2f}, KL(posterior || prior) {record['kl_posterior_prior']:.3f}, "
                 f"reconstruction {record['reconstruction']:.2f}{khat}",
                 highlight=False,

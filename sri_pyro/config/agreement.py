@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from torch import nn
+
 from sri_pyro.config.schema import Part
 from sri_pyro.evaluation import JacobianImportance
 from sri_pyro.inference import (
@@ -21,6 +23,7 @@ from sri_pyro.inference import (
 )
 from sri_pyro.inference.bounds import NEEDS_DENSITY
 from sri_pyro.inference.objectives import NEEDS_PATH, NEEDS_START
+from sri_pyro.updates import NEEDS_INFORMATION, NEEDS_WEIGHTS, Aggressive
 
 NEEDS_MAPS: Final = (
     "the estimator 'jacobian' needs the path of a run whose steps are maps of z alone; use the inference "
@@ -37,6 +40,37 @@ UNTAUGHT_START: Final = (
     "the encoder that starts the chains of the inference 'short_run' learns nothing from this objective; use the "
     "objective 'distilled'."
 )
+
+NOTHING_TO_PRETRAIN: Final = (
+    "pretraining trains the inference by the objective 'elbo', from which '{}' learns nothing; use one that does, such "
+    "as 'amortized', or set pretraining.epochs = 0."
+)
+
+
+def untrainable(
+    inference: Any, kind: str | None, training: Part | None, pretraining: Part | None
+) -> list[str]:
+    """One sentence for each section that would train an inference by itself which does not learn so.
+
+    Args:
+        inference: Built; None if it could not be.
+        kind: Its name.
+        training: The section.
+        pretraining: The section.
+    """
+    if not isinstance(inference, nn.Module):
+        return []
+    learns = any(True for _ in inference.parameters())
+    if learns and not isinstance(inference, ShortRunLangevin):
+        return []
+    found = []
+    update = training.options["update"] if training is not None else None
+    if update is not None and update.factory is Aggressive:
+        without = NEEDS_INFORMATION.format(update.kind, "none of a short run")
+        found.append(without if learns else NEEDS_WEIGHTS.format(update.kind))
+    if pretraining is not None and pretraining.options["epochs"]:
+        found.append(NOTHING_TO_PRETRAIN.format(kind))
+    return found
 
 
 def disagreements(

@@ -14,6 +14,7 @@ from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.sections import EvaluationSection, TrainingSection, ValidationSection
 from sri_pyro.config.settings import Config
 from sri_pyro.config.validation import validation_batches, validator
+from sri_pyro.course import Training
 from sri_pyro.data import Corpus, LengthBuckets, TextOptions
 from sri_pyro.inference import ShortRunLangevin, SurrogateCheck
 from sri_pyro.models import LanguageModel, LatentTextModel
@@ -34,6 +35,7 @@ class Parts:
         hooks: Tune the step size, and look at a surrogate of the inner loop, where there are such.
         batches: Training data.
         training: How ``fit`` trains.
+        pretraining: How it pretrains the inference; None if it does not.
         validation: The sentences that ``validate`` scores.
         validation_options: How it does.
         validate: Scores the model as it stands.
@@ -45,6 +47,7 @@ class Parts:
     hooks: list[StepHook]
     batches: LengthBuckets
     training: TrainingSection
+    pretraining: Training | None
     validation: list[Batch]
     validation_options: ValidationSection
     validate: Callable[[], dict[str, float]]
@@ -109,6 +112,7 @@ def build(config: Config, corpus: Corpus, device: torch.device, group: Group = A
         hooks=[config.step_size.build(inference=inference, latent_dim=model.prior.dim), *checks],
         batches=LengthBuckets(corpus.train, training.batch_size, config.seed),
         training=training,
+        pretraining=config.pretraining.build().over(training),
         validation=held_out,
         validation_options=validation,
         validate=validator(model, inference, held_out, validation, group),

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from sri_pyro.config.build import Parts
+from sri_pyro.config.pretraining import autoencoder
 from sri_pyro.config.threads import computing_with
 from sri_pyro.config.validation import validator
 from sri_pyro.course import Training
 from sri_pyro.models import LatentTextModel
 from sri_pyro.processes import ALONE, Group
+from sri_pyro.step import UpdateRule
 from sri_pyro.training import Stopped, fit
 from sri_pyro.types import Batch
 
@@ -39,6 +41,10 @@ class Cost:
         validations: Validations at most.
         sentences: Training sentences.
         parameters: Weights of the model.
+        pretraining_epochs: Epochs before, at most; they and their validations take as long as the others.
+        pretraining_validations: Validations of those, at most.
+        epoch_at_first: Seconds of an epoch in which an update rule makes further updates, where there is one that may;
+            how many are like that is not known, and ``total`` holds none.
         one_thread: Times faster that one thread takes the same steps; 1 if there is only one, or a GPU.
     """
 
@@ -49,11 +55,16 @@ class Cost:
     sentences: int
     parameters: int
     one_thread: float = 1.0
+    pretraining_epochs: int = 0
+    pretraining_validations: int = 0
+    epoch_at_first: float | None = None
 
     @property
     def total(self) -> float:
         """Seconds of the whole run, if it does not stop early."""
-        return self.epoch * self.epochs + self.validation * self.validations
+        epochs = self.epochs + self.pretraining_epochs
+        validations = self.validations + self.pretraining_validations
+        return self.epoch * epochs + self.validation * validations
 
     @property
     def advice(self) -> str | None:
@@ -63,13 +74,25 @@ class Cost:
         return f"one thread is {self.one_thread:.1f} times faster here: set OMP_NUM_THREADS=1"
 
     @property
-    def lines(self) -> tuple[str, str]:
-        """In words, as two lines that fit a terminal of 80 columns."""
-        return (
-            f"about {duration(self.total)}: {self.epochs} epochs of {duration(self.epoch)} on "
-            f"{self.sentences:,} sentences,",
-            f"{self.validations} validations of {duration(self.validation)}; {self.parameters:,} weights",
+    def lines(self) -> tuple[str, ...]:
+        """In words, as two lines or more that fit a terminal of 80 columns."""
+        before = self.pretraining_epochs > 0
+        epochs = f"{self.pretraining_epochs} + {self.epochs}" if before else f"{self.epochs}"
+        validations = (
+            f"{self.pretraining_validations} + {self.validations}" if before else f"{self.validations}"
         )
+        found = [
+            f"about {duration(self.total)}: {epochs} epochs of {duration(self.epoch)} on "
+            f"{self.sentences:,} sentences,",
+            f"{validations} validations of {duration(self.validation)}; {self.parameters:,} weights",
+        ]
+        if before:
+            found.append(f"the first {self.pretraining_epochs} epochs are the pretraining")
+        if self.epoch_at_first is not None:
+            found.append(
+                f"and more at first: epochs of {duration(self.epoch_at_first)}, until a validation ends that"
+            )
+        return tuple(found)
 
     def __str__(self) -> str:
         return " ".join(self.lines)
@@ -101,6 +124,8 @@ def rehearse(parts: Parts, group: Group = ALONE) -> Cost:
     Where several threads compute, the same steps are taken with one as well, for a small model may lose by
     more. The number of threads is then what it was, and the run computes with that.
 
+    An update rule's further updates are timed apart, since nobody knows how long it makes them.
+
     Several processes rehearse together, and all call this.
     """
     device = next(parts.model.parameters()).device
@@ -108,6 +133,12 @@ def rehearse(parts: Parts, group: Group = ALONE) -> Cost:
     few = [epoch[i] for i in range(min(len(epoch), MOST_STEPS + 1))]
     batch = parts.validation[0]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        at_first = None
+        if parts.training.update is not None:
+            *_, clock = _stepped(parts, few, device, group, parts.training.update)
+            at_first = per_token(clock.steps, [_tokens(b) for b in few]) * parts.batches.split.num_tokens
+        if parts.pretraining is not None:  # what cannot work is to fail here
+            _stepped(replace(parts, objective=autoencoder()), few[:1], device, group)
         model, inference, clock = _stepped(parts, few, device, group)
         steps = clock.steps
         validate = validator(model, inference, [batch], parts.validation_options)
@@ -115,7 +146,7 @@ def rehearse(parts: Parts, group: Group = ALONE) -> Cost:
         clock.lap()
         validate()
         clock.lap()
-    epochs = parts.training.epochs
+    epochs, before = parts.training.epochs, parts.pretraining
     batches = len(parts.validation)
     at_once = batches / -(-batches // group.size)  # batches of a validation; each is scored by one process
     return Cost(
@@ -126,19 +157,29 @@ def rehearse(parts: Parts, group: Group = ALONE) -> Cost:
         sentences=len(parts.batches.split),
         parameters=sum(p.numel() for p in model.parameters()),
         one_thread=_gain_of_one_thread(parts, few, steps, device, group),
+        pretraining_epochs=before.epochs if before else 0,
+        pretraining_validations=-(-before.epochs // before.validate_every) if before else 0,
+        epoch_at_first=at_first,
     )
 
 
 def _stepped(
-    parts: Parts, few: Sequence[Batch], device: torch.device, group: Group
+    parts: Parts,
+    few: Sequence[Batch],
+    device: torch.device,
+    group: Group,
+    update: UpdateRule | None = None,
 ) -> tuple[LatentTextModel, nn.Module, _Clock]:
     """Copies that were trained for a few steps, and the clock that timed each."""
-    model, inference = copy.deepcopy((parts.model, parts.inference))
+    model, inference, rule = copy.deepcopy((parts.model, parts.inference, update))
     once = replace(parts.training, epochs=1, patience=0, decay="none")
     plain = Training(**{name: getattr(once, name) for name in Training.__dataclass_fields__})
     clock = _Clock(device)
     with suppress(Stopped):
-        fit(model, inference, parts.objective, Fixed(few), plain, should_stop=clock, group=group)
+        fit(
+            model, inference, parts.objective, Fixed(few), plain,
+            update=rule, should_stop=clock, group=group,
+        )  # fmt: skip
     return model, inference, clock
 
 

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / BEST
 
     @property
+    def pretraining(self) -> RunFolder:
+        """Checkpoints and history of the stage before, if there is one; nothing needs it once training has begun."""
+        return RunFolder(self.path / "pretraining")
+
+    @property
     def exists(self) -> bool:
         """Whether there is a run here."""
         return self.config.is_file()
@@ -159,7 +164,7 @@ class RunFolder:
             return False
 
     def identity(self) -> dict[str, str]:
-        """What every checkpoint of this run says that it is of: digests by name."""
+        """What every checkpoint of this run says that it is of: digests by name. Those of pretraining say so."""
         record = self.read_record()
         return {
             "configuration": record["configuration_digest"],
@@ -188,7 +193,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what a killed process was in the middle of writing."""
-        for path in self.path.glob(".*.tmp"):
+        for path in (*self.path.glob(".*.tmp"), *self.pretraining.path.glob(".*.tmp")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def read_config(self) -> Config:

@@ -16,8 +16,10 @@ from sri_pyro.models import DECODERS, ENCODERS, PRIORS, Encoder
 from sri_pyro.numerics.kl_weights import KL_WEIGHTS, KLWeight
 from sri_pyro.numerics.langevin import INTEGRATORS, Integrator
 from sri_pyro.numerics.schedules import NOISE_SCHEDULES, STEP_SCHEDULES, NoiseSchedule, StepSchedule
+from sri_pyro.step import UpdateRule
 from sri_pyro.target import Target
 from sri_pyro.types import Batch, Progress
+from sri_pyro.updates import UPDATES
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,64 @@ class TrainingSection(Training):
 
     Attributes:
         batch_size: Most sentences of a batch.
+        update: How a weight step moves the weights of model and inference; ``joint`` by default.
     """
 
     batch_size: int = 32
+    update: UpdateRule | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(1, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class PretrainingSection:
+    """An autoencoder's training in front, whose inference the run begins with; the model begins anew.
+
+    Its objective is the ELBO without its KL term, its best weights are those with the best reconstruction. All else
+    is as in [training], but for the options that are set here.
+
+    Attributes:
+        epochs: Passes over the data at most; 0 for no pretraining.
+        optimizer: ``adam`` or ``sgd``.
+        learning_rate: Its initial learning rate.
+        decay: ``none``, ``plateau``, ``steady`` or ``cosine``, which then goes over the epochs of pretraining.
+        decay_factor: Of the rate at a decay.
+        patience: Validations without improvement before a decay, or before stopping early.
+        max_decays: Decays that are trained with.
+        hold: Epochs at first without a decay.
+        validate_every: Epochs between validations.
+    """
+
+    epochs: int = 0
+    optimizer: Literal["adam", "sgd"] | None = None
+    learning_rate: float | None = None
+    decay: Literal["none", "plateau", "steady", "cosine"] | None = None
+    decay_factor: float | None = None
+    patience: int | None = None
+    max_decays: int | None = None
+    hold: int | None = None
+    validate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(0, epochs=self.epochs)
+
+    def over(self, training: Training) -> Training | None:
+        """How the autoencoder trains, where the run trains so; None without pretraining.
+
+        Raises:
+            ValueError: If an option is out of range, or does not go with another.
+
+        Example:
+            >>> PretrainingSection(epochs=8).over(Training(epochs=20, learning_rate=0.5)).learning_rate
+            0.5
+        """
+        if not self.epochs:
+            return None
+        own = {name: value for name, value in vars(self).items() if value is not None}
+        shared = {name: getattr(training, name) for name in Training.__dataclass_fields__}
+        return Training(**{**shared, "select": "reconstruction", **own})
 
 
 @dataclass(frozen=True)
@@ -139,6 +192,7 @@ NESTED: Final[Mapping[Any, Table]] = {
     EvidenceEstimator: Table("estimator", EVIDENCE),
     Encoder: Table("encoder", ENCODERS, VOCABULARY_FOLLOWS, default="lstm"),
     KLWeight: Table("kl_weight", KL_WEIGHTS),
+    UpdateRule: Table("update", UPDATES),
 }
 """Which table answers for a keyword of a type."""
 
@@ -153,6 +207,7 @@ SECTIONS: Final[Mapping[str, Table]] = {
 """The sections that choose."""
 SETTINGS: Final[Mapping[str, type]] = {
     "training": TrainingSection,
+    "pretraining": PretrainingSection,
     "validation": ValidationSection,
     "evaluation": EvaluationSection,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_pyro.config import toml
-from sri_pyro.config.agreement import disagreements
+from sri_pyro.config.agreement import disagreements, untrainable
 from sri_pyro.config.layers import laid_over, merged, without
 from sri_pyro.config.reader import Reader
 from sri_pyro.config.schema import ConfigError, Part, trial
@@ -26,13 +26,16 @@ from sri_pyro.config.sections import (
     STEP_SIZE,
     EvaluationSection,
     Experiment,
+    PretrainingSection,
     TrainingSection,
     ValidationSection,
 )
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.wording import listed, meant, shown
 
-TABLES = ("data", "model", "inference", "step_size", "objective", "training", "validation", "evaluation")
+TABLES = (
+    "data", "model", "inference", "step_size", "objective", "training", "pretraining", "validation", "evaluation",
+)  # fmt: skip
 SCALARS = ("preset", "seed", "device", "published")
 STAND_IN_VOCABULARY = 8
 """Entries of the vocabulary that a decoder is tried out with before the data is read."""
@@ -59,6 +62,7 @@ class Config:
         step_size: What tunes the inference's steps, if anything does.
         objective: The learning rule.
         training: How ``fit`` trains.
+        pretraining: What the weights of the inference begin with.
         validation: What selects the best weights.
         evaluation: What the finished model is judged by.
     """
@@ -71,6 +75,7 @@ class Config:
     step_size: Part
     objective: Part
     training: Part
+    pretraining: Part
     validation: Part
     evaluation: Part
 
@@ -261,8 +266,22 @@ def _read(data: Mapping[str, Any]) -> tuple[dict[str, Part | None], list[str]]:
         "step_size": reader.choice(STEP_SIZE, tables["step_size"], inference=tuned, latent_dim=latent_dim),
         "objective": reader.choice(OBJECTIVE, tables["objective"]),
         "training": reader.options("training", TrainingSection, tables["training"]),
+        "pretraining": reader.options("pretraining", PretrainingSection, tables["pretraining"]),
         "validation": reader.options("validation", ValidationSection, tables["validation"]),
         "evaluation": reader.options("evaluation", EvaluationSection, tables["evaluation"]),
     }
     problems += disagreements(built, parts["objective"], parts["training"], parts["evaluation"])
+    problems += untrainable(built, tables["inference"].get("kind"), parts["training"], parts["pretraining"])
+    problems += _pretraining_problems(parts["training"], parts["pretraining"])
     return parts, problems
+
+
+def _pretraining_problems(training: Part | None, pretraining: Part | None) -> list[str]:
+    """What is wrong with the options of pretraining once those of training stand underneath."""
+    if training is None or pretraining is None:
+        return []
+    try:
+        pretraining.build().over(trial(training, {}))
+    except ValueError as error:
+        return [f"pretraining, over the options of training: {error}"]
+    return []

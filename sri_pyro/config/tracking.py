@@ -11,6 +11,8 @@ from sri_pyro.config.schema import ConfigError
 def tensorboard_watch(folder: Path) -> Callable[[Mapping[str, float | str]], None]:
     """Make a watcher that writes every number of every record to ``folder/tensorboard``, by its step.
 
+    A stage of training before, whose steps count for themselves, has a folder of its own in there.
+
     Writing begins with the first record, so that a run which cannot start leaves nothing behind; what a
     stopped run wrote beyond its last checkpoint is purged when it goes on.
 
@@ -25,15 +27,15 @@ def tensorboard_watch(folder: Path) -> Callable[[Mapping[str, float | str]], Non
             "same records stand in history.jsonl."
         )
         raise ConfigError([missing]) from None
-    writers: list[SummaryWriter] = []
+    writers: dict[str, SummaryWriter] = {}
 
     def watch(record: Mapping[str, float | str]) -> None:
-        step = int(record["step"])
-        if not writers:
-            writers.append(SummaryWriter(str(folder / "tensorboard"), purge_step=step))
+        step, stage = int(record["step"]), str(record.get("stage", ""))
+        if stage not in writers:
+            writers[stage] = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=step)
         for name, value in record.items():
             if isinstance(value, float | int) and name != "step":
-                writers[0].add_scalar(f"{record['kind']}/{name}", value, step)
-        writers[0].flush()
+                writers[stage].add_scalar(f"{record['kind']}/{name}", value, step)
+        writers[stage].flush()
 
     return watch

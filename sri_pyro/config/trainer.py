@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from sri_pyro.config.build import build, find_device, load_corpus
 from sri_pyro.config.cost import Cost, rehearse
 from sri_pyro.config.folder import RunFolder
+from sri_pyro.config.pretraining import pretrain
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config
@@ -32,7 +33,7 @@ class Told:
 
     Attributes:
         cost: Told the expected cost before anything is written.
-        watch: Sees every record of training.
+        watch: Sees every record of training; those of pretraining with ``stage`` = "pretraining".
         should_stop: Asked after every weight step.
     """
 
@@ -109,7 +110,8 @@ def _train(
     group.require_same(made_from, "give every process the same configuration and the same text")
     parts = build(config, corpus, device, group)
     if _agreed(group, told.cost is not None or not folder.exists):
-        cost = rehearse(parts, group)
+        begun = _agreed(group, folder.last.exists())
+        cost = rehearse(replace(parts, pretraining=None) if begun else parts, group)
         if told.cost is not None:
             told.cost(cost)
     with _place(folder, config, corpus, record) if group.leads else nullcontext():
@@ -118,12 +120,21 @@ def _train(
             "%s: configuration %s, %d process%s",
             "continued" if continued else "begun", config.digest[:12], group.size, "es" if group.size > 1 else "",
         )  # fmt: skip
+        if parts.pretraining is not None and not continued:
+            again = _agreed(group, group.leads and folder.pretraining.begun())
+            pretrain(
+                parts, config.seed, folder, again, watch=told.watch, should_stop=told.should_stop, group=group
+            )
+            weights = parts.inference.state_dict()
+            parts = build(config, corpus, device, group)  # the model begins anew, and so does the generator
+            parts.inference.load_state_dict(weights)
         history = fit(
             parts.model,
             parts.inference,
             parts.objective,
             parts.batches,
             parts.training,
+            update=parts.training.update,
             validate=parts.validate,
             hooks=parts.hooks,
             folder=folder.path,

@@ -13,10 +13,11 @@ from sri_pyro.data import Split, in_order
 from sri_pyro.evaluation import GaussianImportance, estimate_evidence
 from sri_pyro.evaluation.metrics import mean_estimate
 from sri_pyro.models import LatentTextModel
+from sri_pyro.numerics.information import as_normals, mutual_information
 from sri_pyro.numerics.keyed import fold, seeded
 from sri_pyro.processes import ALONE, Group
 from sri_pyro.target import Inference
-from sri_pyro.types import Batch
+from sri_pyro.types import Batch, Draws
 
 NOISE_SEED = 7
 """Of the subset and of the noise: two validations differ by the weights alone."""
@@ -40,9 +41,11 @@ def validator(
 
     It gives ``nll`` (importance-sampled), ``ppl``, ``kl_posterior_prior`` and ``reconstruction`` (one draw of the
     inference), all in nats per sentence but the second, the median ``khat``, and, where the draws of the inference
-    have a density, ``negative_elbo``: the mean of :math:`\log q(z) - \log p(x, z)` over one draw a sentence. It
-    leaves the caller's generator as it was, so training does not depend on how often it is called. The noise of a
-    batch follows from its place among the batches, whichever process scores it.
+    have a density, ``negative_elbo``: the mean of :math:`\log q(z) - \log p(x, z)` over one draw a sentence. Where
+    they have a law of independent normals it gives ``mutual_information`` too, in nats, of these sentences and the
+    same draws, see ``numerics.information``. It leaves the caller's generator as it was, so training does not depend
+    on how often it is called. The noise of a batch follows from its place among the batches, whichever process scores
+    it.
 
     With two sentences or more there are two errors, in nats per sentence. ``nll_se`` is the standard error
     of ``nll``: the spread of the sentences' estimates over the root of their number. The estimates carry their
@@ -59,7 +62,7 @@ def validator(
     tokens = sum(int(batch.lengths.sum()) for batch in batches)
 
     def score(batch: Batch) -> Tensor:
-        """Of every sentence: log p(x), its error, KL, k-hat, reconstruction and negative bound, [6, B]."""
+        """Of every sentence: log p(x), its error, KL, k-hat, reconstruction, negative bound, code, [6 + 3 D, B]."""
         target = model.target(batch.to(device))
         evidence, _ = estimate_evidence(target, inference, estimator)
         draws = inference(target).detach()
@@ -73,17 +76,17 @@ def validator(
             -log_likelihood,
             none if draws.log_q is None else draws.log_q[0] - log_prior - log_likelihood,
         )
-        return torch.stack([column.to(device) for column in found])
+        return torch.cat([torch.stack([column.to(device) for column in found]), law_and_draw(draws)])
 
     def validate() -> dict[str, float]:
         sizes = [len(batch) for batch in batches]
-        table = torch.zeros(6, sum(sizes), dtype=torch.float64, device=device)
+        table = torch.zeros(6 + 3 * model.prior.dim, sum(sizes), dtype=torch.float64, device=device)
         for place, (batch, columns) in enumerate(zip(batches, torch.split(table, sizes, dim=1), strict=True)):
             if place % group.size == group.rank:
                 with seeded(fold(NOISE_SEED, place), device):
                     columns.copy_(score(batch))
         group.sum(table)  # with zeros, which is exact
-        log_px, se, kl, khat, reconstruction, negative_elbo = table.cpu()
+        log_px, se, kl, khat, reconstruction, negative_elbo, *codes = table.cpu()
         nll, known = -log_px, khat[khat.isfinite()]
         return {
             "nll": float(nll.mean()),
@@ -93,9 +96,33 @@ def validator(
             "reconstruction": float(reconstruction.mean()),
             "khat": float(known.median()) if len(known) else 0.0,
             **({} if bool(negative_elbo.isnan().any()) else {"negative_elbo": float(negative_elbo.mean())}),
+            **information(codes),
         }
 
     return validate
+
+
+def law_and_draw(draws: Draws) -> Tensor:
+    """Means, standard deviations and first draw of every sentence, [3 D, B]; NaN without a law of normals."""
+    normals, z = as_normals(draws.law), draws.z[0]
+    none = torch.full_like(z, torch.nan)
+    columns = (none, none, none) if normals is None else (normals.mean, normals.stddev, z)
+    return torch.cat(columns, -1).detach().double().T
+
+
+def information(codes: Sequence[Tensor]) -> dict[str, float]:
+    """The mutual information of sentences and codes, of whose law and draw the 3 D numbers [n] are; if there are any.
+
+    Example:
+        >>> information([torch.tensor([-9.0, 9.0]), torch.ones(2), torch.tensor([-9.0, 9.0])])
+        {'mutual_information': 0.693...}
+        >>> information([torch.full((2,), torch.nan)] * 3)
+        {}
+    """
+    if not codes or bool(torch.stack(list(codes)).isnan().any()):
+        return {}
+    mean, scale, draw = torch.stack(list(codes)).T.chunk(3, -1)
+    return {"mutual_information": float(mutual_information(mean, scale, draw))}
 
 
 def errors(nll: Tensor, se: Tensor) -> dict[str, float]:

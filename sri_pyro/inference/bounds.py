@@ -10,9 +10,10 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from sri_pyro.numerics.free_bits import FreeBitsPer, require_free_bits, with_free_bits
+from sri_pyro.numerics.information import as_normals
 from sri_pyro.numerics.kl_weights import ConstantWeight, KLWeight
 from sri_pyro.target import Target
 from sri_pyro.types import Draws, Progress
@@ -108,11 +109,5 @@ def density(draws: Draws, objective: str) -> Tensor:
 
 def kl_by_dimension(law: Distribution | None, prior: Distribution | None) -> Tensor | None:
     """KL(law || prior) of every sentence and dimension, [B, D]; None unless both are independent normals."""
-    parts = [
-        each.base_dist
-        for each in (law, prior)
-        if isinstance(each, Independent)
-        and each.reinterpreted_batch_ndims == 1
-        and isinstance(each.base_dist, Normal)
-    ]
-    return kl_divergence(*parts) if len(parts) == 2 else None
+    one, other = as_normals(law), as_normals(prior)
+    return None if one is None or other is None else kl_divergence(one, other)

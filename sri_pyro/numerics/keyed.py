@@ -45,6 +45,9 @@ class Purpose(IntEnum):
     TRAJECTORY = 8
     FIT = 9
     DRAW = 10
+    INNER_UPDATE = 11
+    BATCH = 12
+    PRETRAINING = 13
 
 
 def fold(key: int, *path: int) -> int:

@@ -15,6 +15,7 @@ from sri_pyro.numerics.kl_weights import KL_WEIGHTS
 from sri_pyro.numerics.langevin import INTEGRATORS
 from sri_pyro.numerics.schedules import NOISE_SCHEDULES, STEP_SCHEDULES
 from sri_pyro.types import EOS, PAD, Batch
+from sri_pyro.updates import UPDATES
 
 TABLES = {
     "DECODERS": DECODERS,
@@ -28,6 +29,7 @@ TABLES = {
     "PRIORS": PRIORS,
     "SOURCES": SOURCES,
     "STEP_SCHEDULES": STEP_SCHEDULES,
+    "UPDATES": UPDATES,
 }
 SMALL = {"vocab_size": 8, "latent_dim": 3, "dim": 3, "hidden": 5, "embedding": 4, "components": 3}
 SMALL |= {"warmup": 3}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.several.starting import values
-from tests.several.work import BATCHES, STEEP_BATCHES, Found, Recipe, fitted
+from tests.several.work import BATCHES, STEEP_BATCHES, Found, Recipe, fitted, trained_ahead
 
 RECIPES = {
     "everything at once": Recipe(mixture=True, tuned=True),
@@ -145,3 +145,26 @@ def test_the_first_process_validates_for_all(found: dict[int, Any]) -> None:
         assert [r["nll"] for r in records if r["kind"] == "validation"] == [5.0, 3.0, 4.0, 6.0]
         events = [r["message"] for r in records if r["kind"] == "event"]
         assert events == ["learning rate decayed to 0.005", "stopped early: validation no longer improves"]
+
+
+def test_an_inference_trained_ahead_is_so_by_all_alike() -> None:
+    """Oracle: one process. Each makes as many inner updates, on the same batches, and ends at the first one's word.
+
+    Catches a loss of one's own sentences that decides, and batches drawn from a generator that is each one's own.
+    """
+    by_size = {size: values(size, trained_ahead) for size in SIZES}
+    (alone,) = by_size[1]
+    made = [record["inner_updates"] for record in alone["history"] if record["kind"] == "step"]
+    steps = [after - before for before, after in zip([0.0, *made], made, strict=False)]
+    assert steps[-3:] == [0.0] * 3
+    assert len(set(steps[:-3])) > 1, "the loop is to end for the losses' sake"
+    for several in by_size[2], by_size[4]:
+        for one in several:
+            assert one["ahead"] == alone["ahead"] is False
+            assert one["weights"] == several[0]["weights"]
+            for name, weight in alone["weights"].items():
+                torch.testing.assert_close(
+                    torch.tensor(one["weights"][name]), torch.tensor(weight), rtol=0, atol=1e-6, msg=name
+                )
+        counts = [r["inner_updates"] for r in several[0]["history"] if r["kind"] == "step"]
+        assert counts == made

@@ -22,8 +22,22 @@ from sri_pyro import checkpoint, config
 from sri_pyro.cli import main
 from sri_pyro.config import Told, parse_config, train
 from sri_pyro.config.cost import Fixed
-from sri_pyro.inference import FinalState, ShortRunLangevin, StepSizeTuner, Trajectory
-from sri_pyro.models import GaussianMixture, GRUDecoder, LatentTextModel, LSTMDecoder, StandardNormal
+from sri_pyro.inference import (
+    Amortized,
+    EvidenceLowerBound,
+    FinalState,
+    ShortRunLangevin,
+    StepSizeTuner,
+    Trajectory,
+)
+from sri_pyro.models import (
+    GaussianMixture,
+    GRUDecoder,
+    LatentTextModel,
+    LSTMDecoder,
+    LSTMEncoder,
+    StandardNormal,
+)
 from sri_pyro.models.decoders.base import Decoder
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks
 from sri_pyro.numerics.langevin import UnadjustedLangevin
@@ -32,6 +46,7 @@ from sri_pyro.processes import Group, sum_gradients
 from sri_pyro.target import Target
 from sri_pyro.training import Stopped, Training, fit
 from sri_pyro.types import EOS, PAD, Batch, Draws, Progress
+from sri_pyro.updates import Aggressive
 
 Found = dict[str, Any]
 STEEP = 11
@@ -192,6 +207,27 @@ def _fitted(group: Group, recipe: Recipe, sums: Sums) -> Found:
         "scales": scales,
         "sums": sums.count - before,
         "next draw": torch.rand(1, dtype=torch.float64).item(),
+    }
+
+
+def trained_ahead(group: Group) -> Found:
+    """Train a decoder and, ahead of it for two epochs of three, an encoder; each process finds another information."""
+    torch.manual_seed(3)
+    torch.set_default_dtype(torch.float64)
+    sizes = {"vocab_size": STEEP + 1, "latent_dim": 2, "embedding": 5, "hidden": 6}
+    model = LatentTextModel(StandardNormal(2), LSTMDecoder(**sizes, dropout=0.4))
+    inference, rule, found = Amortized(LSTMEncoder(**sizes)), Aggressive(8, 2), iter([2.0, 1.0, 3.0])
+    history = fit(
+        model, inference, EvidenceLowerBound(), Fixed(BATCHES),
+        Training(epochs=3, log_every=1, optimizer="sgd", learning_rate=0.3, clip_norm=3.0),
+        update=rule, group=group,
+        validate=lambda: {"nll": 1.0, "mutual_information": next(found) * (1 - 2 * group.rank)},
+    )  # fmt: skip
+    weights = [*model.named_parameters(), *inference.named_parameters()]
+    return {
+        "weights": {name: weight.tolist() for name, weight in weights},
+        "history": history.records,
+        "ahead": bool(rule.ahead),
     }
 
 
