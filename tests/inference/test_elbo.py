@@ -330,6 +330,26 @@ def test_an_automatic_guide_of_a_positive_latent_keeps_its_volume(own_store: Non
     assert abs(losses[2] - losses[1]) > 0.01
 
 
+def test_a_density_that_a_point_states_is_not_that_of_the_normal_behind_it() -> None:
+    """A Delta at an auxiliary normal's value, with a density of its own: log q is both, as in ``Trace_ELBO``."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            behind = pyro.sample("behind", dist.Normal(x, 0.5), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(behind, torch.full_like(x, 0.7)))
+
+    losses = []
+    for bound in (AnnealedELBO(), Trace_ELBO()):
+        torch.manual_seed(8)
+        losses.append(bound.loss(model, guide, X))
+    assert losses[0] == pytest.approx(losses[1])
+
+
 def bad(model: Callable[..., Any], guide: Callable[..., Any], **options: Any) -> Callable[[], float]:
     return lambda: AnnealedELBO(**options).loss(model, guide, X)
 
