@@ -60,9 +60,9 @@ class SemiAmortized(nn.Module):
 
     Args:
         encoder: q(z | x) at first, independent normals.
-        num_steps: K.
-        step_size: s.
-        momentum: m.
+        num_steps: K, steps of the refinement.
+        step_size: s, of a step on the mean loss of ``nominal_batch`` sentences.
+        momentum: m, the share of the velocity that stays.
         clip_norm: The largest norm of a batch's gradient; 0 clips nothing.
         nominal_batch: N, the sentences over whose mean ``step_size`` and ``clip_norm`` are quoted; the authors' batch.
         through: ``exact`` or ``stop``.
