@@ -185,9 +185,10 @@ def _learn(
     target = make_target(part, loop.options.inference_dropout)
     constant = loop.model if learner == "inference" else None
     everything = nn.ModuleList([loop.model, loop.inference])
-    with frozen(everything if learner == "model" else constant):
+    with frozen(
+        everything if learner == "model" else constant
+    ):  # which leaves the draws without a graph, law and all
         draws = loop.inference(target, loop.options.num_samples, progress)
-    draws = draws.detach() if learner == "model" else draws
     loop.optimizer.zero_grad(set_to_none=True)
     with frozen(constant):
         loss = weight * objective(target, draws, progress)

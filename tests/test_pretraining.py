@@ -115,7 +115,7 @@ def test_its_objective_is_the_reconstruction_alone() -> None:
     loss = autoencoder()(target, draws, Progress(0, 0.0))
     assert loss.item() == pytest.approx(-target.log_likelihood(draws.z).mean().item())
     assert parts.pretraining is not None
-    assert parts.pretraining.select == "reconstruction"
+    assert parts.pretraining.select == "reconstruction" != parts.training.select
 
 
 def test_its_noise_is_not_that_of_the_run(whole: Path) -> None:

@@ -92,8 +92,9 @@ def close(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 def test_half_an_update_moves_its_half_as_the_joint_one_does_and_leaves_the_other(clip_norm: float) -> None:
     """Oracle: the joint step from the same weights, with the same noise; the halves' norms are its norm's sides.
 
-    Catches an encoder that learns from the KL of a step of the model's, draws with a graph, a norm over both, an
-    optimiser that moves by old moments, a gradient of the frozen half that is computed and thrown away.
+    The losses are equal, for the KL is exact in all of them. Catches an encoder that learns from the KL of a
+    step of the model's, draws with a graph, a norm over both, an optimiser that moves by old moments, a
+    gradient of the frozen half that is computed and thrown away.
     """
     found = {}
     for learner in ("both", "inference", "model"):

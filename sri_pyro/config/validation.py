@@ -65,7 +65,8 @@ def validator(
         """Of every sentence: log p(x), its error, KL, k-hat, reconstruction, negative bound, code, [6 + 3 D, B]."""
         target = model.target(batch.to(device))
         evidence, _ = estimate_evidence(target, inference, estimator)
-        draws = inference(target).detach()
+        drawn = inference(target)
+        draws = drawn.detach()
         log_prior, log_likelihood = (value[0].double() for value in target.value(draws.z))
         none = torch.full_like(log_prior, torch.nan)
         found = (
@@ -76,7 +77,7 @@ def validator(
             -log_likelihood,
             none if draws.log_q is None else draws.log_q[0] - log_prior - log_likelihood,
         )
-        return torch.cat([torch.stack([column.to(device) for column in found]), law_and_draw(draws)])
+        return torch.cat([torch.stack([column.to(device) for column in found]), law_and_draw(drawn)])
 
     def validate() -> dict[str, float]:
         sizes = [len(batch) for batch in batches]
