@@ -211,7 +211,7 @@ class Climb:
 def gaussian(moments: Tensor) -> dist.TorchDistribution:
     """The law of batch shape [B] and event shape [D] that has these moments [2, B, D]."""
     mean, log_variance = moments
-    return dist.Normal(mean, (0.5 * log_variance).exp()).to_event(1)
+    return dist.Normal(mean, (0.5 * log_variance).exp(), validate_args=False).to_event(1)
 
 
 def drawn(moments: Tensor, epsilon: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ class LSTMEncoder(Encoder):
     def forward(self, batch: Batch) -> dist.TorchDistribution:
         """The Gaussian of every sentence."""
         mean, log_variance = self.last_state(batch).chunk(2, -1)
-        return dist.Normal(mean, (0.5 * log_variance).exp()).to_event(1)
+        # Not validated: moments that overflow make a loss that is not finite, and training skips the step.
+        return dist.Normal(mean, (0.5 * log_variance).exp(), validate_args=False).to_event(1)
 
     def last_state(self, batch: Batch) -> Tensor:
         """Mean and log-variance side by side, shape [B, 2 D]."""

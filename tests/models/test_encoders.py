@@ -103,3 +103,13 @@ def test_bad_widths_are_refused(options: dict[str, int]) -> None:
     ((option, _),) = options.items()
     with pytest.raises(ValueError, match=re.escape(option)):
         built(**options)
+
+
+def test_moments_that_overflow_make_a_number_and_no_exception() -> None:
+    """Training skips a step whose loss is not finite; an exception would end it."""
+    encoder = built()
+    with torch.no_grad():
+        encoder.moments.bias.fill_(1e4)
+    law = encoder(BATCH)
+    assert law.stddev.isinf().all()
+    assert not law.log_prob(law.mean).isfinite().any()
