@@ -42,7 +42,7 @@ def gaussian_curves(store: Store) -> list[Curve]:
     precision = gaussian.oracle().precision
     curves = []
     for contestant in langevin(store.effort):
-        numbers = _tuned_on_oracle(store, contestant, precision)
+        numbers = _tuned(store, "gaussian", contestant, precision)
         exact = [
             gaussian.run_divergence(contestant.recipe, of, steps, precision)
             for of, steps in zip(numbers, contestant.steps, strict=True)
@@ -51,7 +51,10 @@ def gaussian_curves(store: Store) -> list[Curve]:
     return curves + [_oracle_mcmc(store, kernel) for kernel in mcmc.KERNELS]
 
 
-def _tuned_on_oracle(store: Store, contestant: Langevin, precision: Tensor) -> list[tuple[float, ...]]:
+def _tuned(
+    store: Store, setting: str, contestant: Langevin, precision: Tensor, squared_mean: Tensor | None = None
+) -> list[tuple[float, ...]]:
+    """The numbers of a contestant for each K: the best on Gaussian posteriors of these modes, exactly."""
     if contestant.numbers is not None:
         return [contestant.numbers] * len(contestant.steps)
     found: list[tuple[float, ...]] = []
@@ -59,12 +62,13 @@ def _tuned_on_oracle(store: Store, contestant: Langevin, precision: Tensor) -> l
     for steps in contestant.steps:
 
         def quality(numbers: Sequence[float], steps: int = steps) -> float:
-            return -gaussian.run_divergence(contestant.recipe, tuple(numbers), steps, precision)
+            of = contestant.recipe, tuple(numbers), steps
+            return -gaussian.run_divergence(*of, precision, squared_mean)
 
         def search(begin: Sequence[float] = start, quality: Any = quality) -> list[float]:
-            return searched(quality, begin, finest=0.005)[0]
+            return searched(quality, begin)[0]
 
-        start = store.once(f"gaussian/tuned/{contestant.recipe} {steps}", search)
+        start = store.once(f"{setting}/tuned/{contestant.recipe} {steps}", search)
         found.append(tuple(start))
     return found
 
@@ -97,8 +101,12 @@ def text_curves(store: Store, text: real.Text) -> tuple[dict[str, list[Curve]], 
     known = _reference(store, target)
     units = tuple(str(int(name)) for name in text.judged.ids)
     curves: dict[str, list[Curve]] = {name: [] for name in ESTIMATES}
+    alike = store.once(
+        "text/modes", lambda: real.modes(text.model.target(text.tuned), store.effort.tuning_draws)
+    )
+    precision, squared_mean = torch.tensor(alike, dtype=torch.float64)
     for contestant in langevin(store.effort):
-        numbers = _tuned_on_text(store, text, contestant)
+        numbers = _tuned(store, "text", contestant, precision, squared_mean)
         found = [
             _run(store, target, contestant.recipe, of, steps)
             for of, steps in zip(numbers, contestant.steps, strict=True)
@@ -124,21 +132,6 @@ def _reference(store: Store, target: Target) -> dict[str, real.Column]:
 
         for name, values in store.once(f"text/reference/{int(rows[0])}", make).items():
             found[name] = found.get(name, []) + values
-    return found
-
-
-def _tuned_on_text(store: Store, text: real.Text, contestant: Langevin) -> list[tuple[float, ...]]:
-    if contestant.numbers is not None:
-        return [contestant.numbers] * len(contestant.steps)
-    found: list[tuple[float, ...]] = []
-    start: Sequence[float] = RECIPES[contestant.recipe].start
-    for steps in contestant.steps:
-
-        def search(begin: Sequence[float] = start, steps: int = steps) -> list[float]:
-            return real.tuned(text, contestant.recipe, steps, begin, store.effort.tuning_chains)
-
-        start = store.once(f"text/tuned/{contestant.recipe} {steps}", search)
-        found.append(tuple(start))
     return found
 
 

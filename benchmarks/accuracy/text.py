@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy.search import RECIPES, searched
+from benchmarks.accuracy.search import RECIPES
 from benchmarks.accuracy.store import Effort
 from sri_pyro.config import load_run, read_config, train
 from sri_pyro.config.build import load_corpus
@@ -33,7 +33,6 @@ from sri_pyro.data import LengthBuckets, in_order
 from sri_pyro.evaluation import GaussianImportance, SentenceEvidence
 from sri_pyro.evaluation.evidence import Weighted, infer
 from sri_pyro.inference import ShortRunLangevin
-from sri_pyro.inference.step_objectives import CommonNoise, gaussian_objective
 from sri_pyro.models import LatentTextModel
 from sri_pyro.numerics.gaussians import Moments, gaussian_entropy, log_det, moments
 from sri_pyro.numerics.weights import normalised
@@ -86,17 +85,6 @@ def short_run(recipe: str, numbers: Sequence[float], num_steps: int) -> ShortRun
     return ShortRunLangevin(num_steps, integrator, schedule)
 
 
-def tuned(text: Text, recipe: str, num_steps: int, start: Sequence[float], chains: int) -> list[float]:
-    """The numbers of a recipe for K steps, by the objective of the paper's Eq. 12 with a Gaussian entropy."""
-    target = text.model.target(text.tuned)
-    noise = CommonNoise(target, chains, num_steps)
-
-    def quality(numbers: Sequence[float]) -> float:
-        return gaussian_objective(target, short_run(recipe, numbers, num_steps), 1.0, noise)
-
-    return searched(quality, start)[0]
-
-
 Column = list[Any]
 """A value for each sentence: a number, a vector or a matrix."""
 
@@ -127,6 +115,19 @@ def reference(target: Target, num_draws: int) -> dict[str, Column]:
             for row, value in zip(rows.tolist(), values.tolist(), strict=True):
                 column[row] = value
     return found
+
+
+def modes(target: Target, num_draws: int) -> tuple[list[float], list[float]]:
+    """Precision and squared mean of every mode of every posterior, as though it were Gaussian: what steps are tuned on.
+
+    A law of a run is then exact, and so is the best step, where chains and their noise would decide otherwise.
+    """
+    known = reference(target, num_draws)
+    covariance = torch.tensor(known["covariance"], dtype=torch.float64)[:, 0]
+    mean = torch.tensor(known["mean"], dtype=torch.float64)[:, 0]
+    variance, axes = torch.linalg.eigh(covariance)
+    along = (mean[:, None] @ axes)[:, 0]
+    return (1 / variance).flatten().tolist(), along.square().flatten().tolist()
 
 
 def _mean_log_joint(target: Target, draws: Weighted) -> Tensor:
