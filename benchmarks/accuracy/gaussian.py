@@ -7,6 +7,7 @@ and NUTS have no closed law; theirs is estimated from states of many runs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pyro
@@ -29,16 +30,10 @@ def oracle() -> LinearGaussian:
     return LinearGaussian.build("power1")
 
 
-def run_divergence(
-    recipe: str,
-    numbers: tuple[float, ...],
-    num_steps: int,
-    precision: Tensor,
-    squared_mean: Tensor | None = None,
-) -> float:
-    """Exact, in nats, of modes as ``laws.divergence``; infinity where a run is beyond what a double can hold."""
+def run_divergence(recipe: str, numbers: Sequence[float], num_steps: int, precision: Tensor) -> float:
+    """Exact, in nats; infinity where the run is unstable beyond what a double can hold."""
     integrator, schedule = RECIPES[recipe].make(*numbers)
-    exact = divergence(law_of_run(integrator, schedule(num_steps), precision), precision, squared_mean)
+    exact = divergence(law_of_run(integrator, schedule(num_steps), precision), precision)
     return exact if math.isfinite(exact) else math.inf
 
 

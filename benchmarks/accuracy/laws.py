@@ -55,17 +55,12 @@ def law_of_run(integrator: Integrator, step_sizes: Sequence[float], precision: T
     return Law(end[-1], end.square().sum(0))
 
 
-def divergence(law: Law, precision: Tensor, squared_mean: Tensor | None = None) -> float:
-    r""":math:`\mathrm{KL}(q_K \| p(z \mid x))` in nats, over all modes.
+def divergence(law: Law, precision: Tensor) -> float:
+    r""":math:`\mathrm{KL}(q_K \| p(z \mid x))` in nats, the mean over x from the model.
 
-    .. math:: \tfrac12 \sum_d \big[\lambda_d c_d - 1 - \log \lambda_d c_d + \rho_d^2\, \lambda_d m_d^2\big]
+    .. math:: \tfrac12 \sum_d \big[\lambda_d c_d - 1 - \log \lambda_d c_d + \rho_d^2 (\lambda_d - 1)\big]
 
-    Args:
-        law: Of the run.
-        precision: :math:`\lambda` of the modes.
-        squared_mean: :math:`m^2` of the modes; by default its mean over x from a model whose prior is N(0, I), for
-            which :math:`\mathbb{E}\,\lambda m^2 = \lambda - 1`.
+    because the prior is N(0, I), so that :math:`\mathbb{E}\,\lambda m^2 = \lambda - 1` over x.
     """
     ratio = precision * law.variance
-    reach = precision - 1 if squared_mean is None else precision * squared_mean
-    return 0.5 * float((ratio - 1 - ratio.log() + law.response.square() * reach).sum())
+    return 0.5 * float((ratio - 1 - ratio.log() + law.response.square() * (precision - 1)).sum())

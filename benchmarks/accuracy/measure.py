@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,13 @@ GROUP = 4
 def gaussian_curves(store: Store) -> list[Curve]:
     """Setting A: exact for short runs, estimated for HMC and NUTS."""
     precision = gaussian.oracle().precision
+
+    def exact_divergence(recipe: str, numbers: Sequence[float], steps: int) -> float:
+        return gaussian.run_divergence(recipe, numbers, steps, precision)
+
     curves = []
     for contestant in langevin(store.effort):
-        numbers = _tuned(store, "gaussian", contestant, precision)
+        numbers = _tuned(store, "gaussian", contestant, exact_divergence, finest=0.005)
         exact = [
             gaussian.run_divergence(contestant.recipe, of, steps, precision)
             for of, steps in zip(numbers, contestant.steps, strict=True)
@@ -51,10 +55,14 @@ def gaussian_curves(store: Store) -> list[Curve]:
     return curves + [_oracle_mcmc(store, kernel) for kernel in mcmc.KERNELS]
 
 
+Divergence = Callable[[str, Sequence[float], int], float]
+"""Of a recipe with its numbers and K, nats."""
+
+
 def _tuned(
-    store: Store, setting: str, contestant: Langevin, precision: Tensor, squared_mean: Tensor | None = None
+    store: Store, setting: str, contestant: Langevin, divergence: Divergence, finest: float
 ) -> list[tuple[float, ...]]:
-    """The numbers of a contestant for each K: the best on Gaussian posteriors of these modes, exactly."""
+    """The numbers of a contestant for each K: those that come closest, as far as a search finds."""
     if contestant.numbers is not None:
         return [contestant.numbers] * len(contestant.steps)
     found: list[tuple[float, ...]] = []
@@ -62,11 +70,10 @@ def _tuned(
     for steps in contestant.steps:
 
         def quality(numbers: Sequence[float], steps: int = steps) -> float:
-            of = contestant.recipe, tuple(numbers), steps
-            return -gaussian.run_divergence(*of, precision, squared_mean)
+            return -divergence(contestant.recipe, numbers, steps)
 
         def search(begin: Sequence[float] = start, quality: Any = quality) -> list[float]:
-            return searched(quality, begin)[0]
+            return searched(quality, begin, finest=finest)[0]
 
         start = store.once(f"{setting}/tuned/{contestant.recipe} {steps}", search)
         found.append(tuple(start))
@@ -98,15 +105,17 @@ def _oracle_mcmc(store: Store, kernel: str) -> Curve:
 def text_curves(store: Store, text: real.Text) -> tuple[dict[str, list[Curve]], dict[str, real.Column]]:
     """Setting B, by each estimate of the divergence, and what is known of its posteriors."""
     target = text.model.target(text.judged)
-    known = _reference(store, target)
+    known = _reference(store, target, "text/reference")
     units = tuple(str(int(name)) for name in text.judged.ids)
     curves: dict[str, list[Curve]] = {name: [] for name in ESTIMATES}
-    alike = store.once(
-        "text/modes", lambda: real.modes(text.model.target(text.tuned), store.effort.tuning_draws)
-    )
-    precision, squared_mean = torch.tensor(alike, dtype=torch.float64)
+    tuning = text.model.target(text.tuned)
+    of_tuning = _reference(store, tuning, "text/tuning")
+
+    def divergence(recipe: str, numbers: Sequence[float], steps: int) -> float:
+        return real.measured(tuning, of_tuning, recipe, numbers, steps, store.effort.tuning_chains)
+
     for contestant in langevin(store.effort):
-        numbers = _tuned(store, "text", contestant, precision, squared_mean)
+        numbers = _tuned(store, "text", contestant, divergence, finest=0.1)
         found = [
             _run(store, target, contestant.recipe, of, steps)
             for of, steps in zip(numbers, contestant.steps, strict=True)
@@ -120,7 +129,7 @@ def text_curves(store: Store, text: real.Text) -> tuple[dict[str, list[Curve]], 
     return curves, known
 
 
-def _reference(store: Store, target: Target) -> dict[str, real.Column]:
+def _reference(store: Store, target: Target, name: str) -> dict[str, real.Column]:
     """By sentences a few at a time, for so many draws of all of them would not fit into memory."""
     assert target.select is not None, "a text model's target can be cut"
     found: dict[str, real.Column] = {}
@@ -130,8 +139,8 @@ def _reference(store: Store, target: Target) -> dict[str, real.Column]:
         def make(part: Target = part) -> dict[str, real.Column]:
             return real.reference(part, store.effort.reference_draws)
 
-        for name, values in store.once(f"text/reference/{int(rows[0])}", make).items():
-            found[name] = found.get(name, []) + values
+        for column, values in store.once(f"{name}/{int(rows[0])}", make).items():
+            found[column] = found.get(column, []) + values
     return found
 
 

@@ -46,7 +46,7 @@ def searched(
     quality: Callable[[Sequence[float]], float],
     start: Sequence[float],
     widest: float = 0.5,
-    finest: float = 0.005,
+    finest: float = 0.06,
 ) -> tuple[list[float], float]:
     """Positive numbers of large quality, by a pattern search in their logarithms, and that quality.
 

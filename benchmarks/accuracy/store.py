@@ -25,8 +25,8 @@ class Effort:
         sentences: Held-out sentences that are judged.
         chains: Chains for each of them, from which a divergence is estimated.
         reference_draws: Importance draws for each of them, from which the posterior is known.
-        tuning_sentences: Validation sentences whose posteriors step sizes are tuned to.
-        tuning_draws: Importance draws for each of those.
+        tuning_sentences: Validation sentences on whose posteriors step sizes are tuned.
+        tuning_chains: Chains for each of those.
         long_steps: K beyond 20.
         mcmc_sentences: Of the judged ones, those that HMC and NUTS get.
         oracle_runs: Runs of HMC and of NUTS on the oracle.
@@ -42,7 +42,7 @@ class Effort:
     chains: int = 256
     reference_draws: int = 65536
     tuning_sentences: int = 8
-    tuning_draws: int = 16384
+    tuning_chains: int = 128
     long_steps: tuple[int, ...] = (40,)
     mcmc_sentences: int = 4
     oracle_runs: int = 16
@@ -64,7 +64,7 @@ QUICK = Effort(
     chains=128,
     reference_draws=1024,
     tuning_sentences=4,
-    tuning_draws=512,
+    tuning_chains=48,
     long_steps=(),
     mcmc_sentences=4,
     oracle_runs=8,

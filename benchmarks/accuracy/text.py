@@ -117,19 +117,6 @@ def reference(target: Target, num_draws: int) -> dict[str, Column]:
     return found
 
 
-def modes(target: Target, num_draws: int) -> tuple[list[float], list[float]]:
-    """Precision and squared mean of every mode of every posterior, as though it were Gaussian: what steps are tuned on.
-
-    A law of a run is then exact, and so is the best step, where chains and their noise would decide otherwise.
-    """
-    known = reference(target, num_draws)
-    covariance = torch.tensor(known["covariance"], dtype=torch.float64)[:, 0]
-    mean = torch.tensor(known["mean"], dtype=torch.float64)[:, 0]
-    variance, axes = torch.linalg.eigh(covariance)
-    along = (mean[:, None] @ axes)[:, 0]
-    return (1 / variance).flatten().tolist(), along.square().flatten().tolist()
-
-
 def _mean_log_joint(target: Target, draws: Weighted) -> Tensor:
     with torch.no_grad():
         log_joint = target.log_prior(draws.z).double() + draws.log_likelihood.double()
@@ -199,3 +186,20 @@ def by_moments(found: Mapping[str, Any], known: Mapping[str, Column]) -> list[fl
 def end_points(target: Target, inference: ShortRunLangevin, num_chains: int) -> Tensor:
     """Where independent chains end, shape [S, B, D]."""
     return infer(inference, target, num_chains).z
+
+
+def measured(
+    target: Target,
+    known: Mapping[str, Column],
+    recipe: str,
+    numbers: Sequence[float],
+    num_steps: int,
+    num_chains: int,
+) -> float:
+    """The mean divergence of a run from some posteriors, by energy, nats; with the same noise each time."""
+    inference = short_run(recipe, numbers, num_steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        found = by_energy(summarised(target, end_points(target, inference, num_chains)), known)
+    mean = sum(found) / len(found)
+    return mean if math.isfinite(mean) else math.inf
