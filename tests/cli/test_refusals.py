@@ -20,10 +20,10 @@ OPTIONS_OF_TRAIN = "--help, --out, --resume, --set, --tensorboard"
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("trian", "unknown command 'trian'; known: encode, evaluate, interpolate, presets, report, sample, score, "
-                  "show, train. Did you mean 'train'?"),
-        ("qqq --help", "unknown command 'qqq'; known: encode, evaluate, interpolate, presets, report, sample, score, "
-                       "show, train"),
+        ("trian", "unknown command 'trian'; known: compare, encode, evaluate, interpolate, presets, report, sample, "
+                  "score, show, train. Did you mean 'train'?"),
+        ("qqq --help", "unknown command 'qqq'; known: compare, encode, evaluate, interpolate, presets, report, sample, "
+                       "score, show, train"),
         ("train x --resum", f"train has no option '--resum'; it accepts: {OPTIONS_OF_TRAIN}. Did you mean '--resume'?"),
         ("train x -z 3", f"train has no option '-z'; it accepts: {OPTIONS_OF_TRAIN}"),
         ("--nope", "sri-pyro has no option '--nope'; it accepts: --help, --version"),
@@ -148,8 +148,8 @@ def test_unusable_text(
          "{file}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
         ("training.epoch=3", "{file}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
                              "clip_norm, cycles, decay, decay_factor, epochs, hold, inference_dropout, "
-                             "learning_rate, log_every, max_decays, num_samples, optimizer, patience, validate_every. "
-                             "Did you mean 'epochs'?"),
+                             "learning_rate, log_every, max_decays, num_samples, optimizer, patience, select, update, "
+                             "validate_every. Did you mean 'epochs'?"),
         ("device=cuda:9", "there is no device 'cuda:9' here; available: cpu"),
         ("objective=trajectory", "{file}: the learning rule 'trajectory' needs every position of the run, and these "
                                  "draws carry only the last; set record_path = true on the inference 'short_run'."),
