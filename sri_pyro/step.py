@@ -185,9 +185,8 @@ def _learn(
     target = make_target(part, loop.options.inference_dropout)
     constant = loop.model if learner == "inference" else None
     everything = nn.ModuleList([loop.model, loop.inference])
-    with frozen(
-        everything if learner == "model" else constant
-    ):  # which leaves the draws without a graph, law and all
+    # For the model alone nothing is learned of the draws, which are then without a graph, law and all.
+    with frozen(everything if learner == "model" else constant):
         draws = loop.inference(target, loop.options.num_samples, progress)
     loop.optimizer.zero_grad(set_to_none=True)
     with frozen(constant):

@@ -11,14 +11,17 @@ SENTENCES = [
     for what in ("sits", "sleeps", "waits", "runs", "sings")
     for where in ("at home", "in the garden", "under a tree", "by the sea")
 ]
-TINY = """
+DATA = """
 [data]
 kind = "text"
 path = "{path}"
 max_length = 12
 valid_fraction = 0.2
 test_fraction = 0.2
-[model]
+"""
+TINY = (
+    DATA
+    + """[model]
 prior.dim = 2
 decoder = {{ kind = "lstm", embedding = 4, hidden = 6, max_length = 8 }}
 [inference]
@@ -39,6 +42,7 @@ traced_chains = 8
 exported_draws = 8
 estimator = {{ kind = "gaussian", num_samples = 40, pilot_chains = 8 }}
 """
+)
 
 
 class Said(NamedTuple):

@@ -14,16 +14,8 @@ import pytest
 from sri_pyro.cli import main
 from sri_pyro.comparing import jobs
 from sri_pyro.comparing.jobs import PROGRAM
-from tests.cli.helpers import SENTENCES
+from tests.cli.helpers import DATA, SENTENCES
 
-DATA = """
-[data]
-kind = "text"
-path = "{path}"
-max_length = 12
-valid_fraction = 0.2
-test_fraction = 0.2
-"""
 REST = """
 [training]
 epochs = {epochs}
