@@ -189,7 +189,7 @@ def _selected(scores: Mapping[str, float], name: str) -> float:
     if name not in scores:
         raise ValueError(
             f"select = '{name}' and a validation gives {', '.join(sorted(scores))}; an inference whose draws have no "
-            "density gives no negative_elbo."
+            "density gives no negative_elbo, nor do weights that are no longer finite (then lower learning_rate)."
         )
     return scores[name]
 

@@ -30,14 +30,24 @@ from tests.test_training import assert_same_run, killed, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RATE = 20.0
+RATE = 10.0
 RUN: dict[str, Any] = {
     "preset": "fb_vae_small",
     "data": {"kind": "pcfg", "num_train": 60, "num_valid": 12, "num_test": 12},
-    "model": {"prior": {"dim": 2}, "decoder": {"embedding": 4, "hidden": 6}},
-    "inference": {"encoder": {"embedding": 4, "hidden": 6}},
+    "model": {
+        "prior": {"dim": 2},
+        "decoder": {"embedding": 4, "hidden": 6, "initialisation": "small_uniform"},
+    },
+    "inference": {"encoder": {"embedding": 4, "hidden": 6, "initialisation": "small_uniform"}},
     "objective": {"kl_weight": {"epochs": 2}},
-    "training": {"epochs": 3, "batch_size": 16, "checkpoint_every": 3, "log_every": 1, "validate_every": 1},
+    "training": {
+        "epochs": 3,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "checkpoint_every": 3,
+        "log_every": 1,
+        "validate_every": 1,
+    },
     "pretraining": {"epochs": 4, "optimizer": "sgd", "learning_rate": RATE},
     "validation": {"num_sentences": 6, "num_samples": 8, "pilot_chains": 4},
 }
@@ -100,7 +110,7 @@ def test_an_autoencoder_is_what_is_trained_before(whole: Path) -> None:
     assert [r["epoch"] for r in validations] == [1, 2, 3, 4]
     assert [r["epoch"] for r in after if r["kind"] == "validation"] == [1, 2, 3]
     rates = [[r["learning_rate"] for r in found if r["kind"] == "step"] for found in (before, after)]
-    assert (rates[0][0], rates[1][0]) == (RATE, 2e-3)
+    assert (rates[0][0], rates[1][0]) == (RATE, RUN["training"]["learning_rate"])
     assert rates[0][-1] < RATE / 5  # the cosine has gone over its own epochs
     header = checkpoint.load(whole / "pretraining" / "best.safetensors")[1]
     assert header["reconstruction"] == min(r["reconstruction"] for r in validations)
