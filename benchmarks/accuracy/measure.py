@@ -111,18 +111,18 @@ def text_curves(store: Store, text: real.Text) -> tuple[dict[str, list[Curve]], 
     tuning = text.model.target(text.tuned)
     of_tuning = _reference(store, tuning, "text/tuning")
 
-    def divergence(recipe: str, numbers: Sequence[float], steps: int) -> float:
+    def to_tuning(recipe: str, numbers: Sequence[float], steps: int) -> float:
         return real.measured(tuning, of_tuning, recipe, numbers, steps, store.effort.tuning_chains)
 
     for contestant in langevin(store.effort):
-        numbers = _tuned(store, "text", contestant, divergence, finest=0.1)
+        numbers = _tuned(store, "text", contestant, to_tuning, finest=0.1)
         found = [
             _run(store, target, contestant.recipe, of, steps)
             for of, steps in zip(numbers, contestant.steps, strict=True)
         ]
         for name, estimate in ESTIMATES.items():
-            divergence = np.array([estimate(each, known) for each in found])
-            curves[name].append(_curve(contestant, numbers, divergence, units))
+            of_sentences = np.array([estimate(each, known) for each in found])
+            curves[name].append(_curve(contestant, numbers, of_sentences, units))
     for kernel in mcmc.KERNELS:
         for name, curve in _text_mcmc(store, text, known, kernel).items():
             curves[name].append(curve)
