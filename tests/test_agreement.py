@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sri_pyro.config import parse_config
-from sri_pyro.config.agreement import NEEDS_MAPS, UNTAUGHT
+from sri_pyro.config.agreement import ANOTHER_WEIGHT, NEEDS_MAPS, UNTAUGHT
 from sri_pyro.evaluation import JacobianImportance
 from sri_pyro.inference import ShortRunLangevin, Trajectory
 from sri_pyro.inference.objectives import NEEDS_START
@@ -85,6 +85,8 @@ JACOBIAN: dict[str, Any] = {"evaluation": {"estimator": "jacobian"}}
         ({"inference": "amortized"}, [UNTAUGHT.format("amortized")]),
         ({"inference": "semi_amortized"}, [UNTAUGHT.format("semi_amortized")]),
         ({"inference": "semi_amortized", "objective": "elbo"}, []),
+        ({"preset": "sa_vae_small"}, []),
+        ({"preset": "sa_vae_small", "objective": {"kl_weight": {"epochs": 4}}}, [ANOTHER_WEIGHT]),
         ({"inference": "amortized", "objective": "iwae"}, []),
         ({"inference": "semi_amortized", "objective": "trajectory"}, [NEEDS_PATH]),
         ({"inference": "amortized", "objective": "distilled"}, [NEEDS_START]),

@@ -41,6 +41,11 @@ UNTAUGHT_START: Final = (
     "objective 'distilled'."
 )
 
+ANOTHER_WEIGHT: Final = (
+    "the inference 'semi_amortized' climbs a bound whose kl_weight is not that of the objective 'elbo'; give "
+    "inference.kl_weight and objective.kl_weight the same value."
+)
+
 NOTHING_TO_PRETRAIN: Final = (
     "pretraining trains the inference by the objective 'elbo', from which '{}' learns nothing; use one that does, such "
     "as 'amortized', or set pretraining.epochs = 0."
@@ -102,6 +107,9 @@ def disagreements(
     started = path and inference.start is not None
     if known and objective is not None and (objective.factory is Distilled) != started:
         found.append(UNTAUGHT_START if started else NEEDS_START)
+    weight = objective.options.get("kl_weight") if objective is not None else None
+    if isinstance(inference, SemiAmortized) and weight is not None and weight.build() != inference.kl_weight:
+        found.append(ANOTHER_WEIGHT)
     estimator = evaluation.options["estimator"] if evaluation is not None else None
     if known and estimator is not None and estimator.factory is JacobianImportance:
         maps = path and inference.integrator.moves_position_only and inference.start is None
