@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
@@ -74,7 +75,7 @@ def ess_by_length(table: pd.DataFrame) -> Panel:
     ess = table["ess"].to_numpy()
     ax = axes("tokens in the sentence", "effective sample size")
     ax.set_yscale("log")
-    _plain_log(ax)
+    _plain_log(ax.yaxis)
     _by_sentence(ax, table, ess, ess < LEAST_ESS, f"fewer than {LEAST_ESS:g}")
     level(ax, LEAST_ESS, f"{LEAST_ESS:g}: too few below", MUTED)
     return draw(
@@ -83,6 +84,33 @@ def ess_by_length(table: pd.DataFrame) -> Panel:
         f"How many equally weighted draws the {int(table['num_samples'].min()):,} or more importance draws of a "
         "sentence are worth. Read it next to k-hat, never instead: it does not know what was missed.",
         f"The median effective sample size is {np.median(ess):.0f}.",
+    )
+
+
+def heaviest_weight(table: pd.DataFrame, log_weight: Array) -> Panel:
+    """The share of the heaviest draw in the weights of each sentence.
+
+    Args:
+        table: Of the sentences.
+        log_weight: Nats, of the draws that are kept, shape [S, n].
+    """
+    known = log_weight[:, (log_weight < np.inf).all(0) & (log_weight > -np.inf).any(0)].astype(np.float64)
+    share = 1 / np.exp(known - known.max(0)).sum(0)
+    ax = axes("share of the heaviest draw", "sentences")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda value, _place: f"{100 * value:g}%")
+    edges = np.geomspace(max(1 / len(log_weight), 1e-6), 1.0, 25)
+    ax.hist(share.clip(edges[0], 1.0), edges, color=FIRST, alpha=0.8)
+    ax.axvline(0.5, color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)), label="half of all weight")
+    heavy = int((share > 0.5).sum())
+    return draw(
+        ax,
+        "The heaviest weight of a sentence",
+        f"Of the {len(log_weight):,} importance draws of a sentence that are kept, the share of all weight that the "
+        "heaviest has; equal weights are at the left end. Right of the dashed line one draw decides log p(x), and its "
+        "standard error cannot be believed.",
+        f"In {heavy} of {len(table)} sentences one draw has more than half of the weight."
+        + (f" The median share is {100 * np.median(share):.2g}%." if len(share) else ""),
     )
 
 
@@ -275,8 +303,8 @@ def _means(ax: Axes, tokens: Array, values: Array) -> None:
         ax.errorbar(x, y, error, fmt="x", color=SECOND, markersize=5, linewidth=1.4, label="mean ± 2 se")
 
 
-def _plain_log(ax: Axes) -> None:
+def _plain_log(axis: Axis) -> None:
     """Plain numbers at 1, 2 and 5 of every decade, so that there are some within a single one."""
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
-    ax.yaxis.set_minor_formatter(lambda _value, _place: "")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(lambda _value, _place: "")

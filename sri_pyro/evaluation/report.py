@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from sri_pyro.evaluation import figures, latent_figures
 from sri_pyro.evaluation.drawing import Panel
@@ -19,6 +20,10 @@ from sri_pyro.evaluation.report_inputs import ReportInputs, load_report_inputs
 from sri_pyro.evaluation.verdicts import judge, likelihood_is_trusted
 from sri_pyro.writing import atomic_path
 
+Codes = NDArray[Any]
+TEXTS = ("samples", "interpolations", "reconstructions")
+"""What the model writes, as ``samples.json`` and the page's template call it."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -26,6 +31,21 @@ class Section:
 
     heading: str
     panels: list[Panel]
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A part of the page that is shown by itself.
+
+    Attributes:
+        name: On the tab.
+        sections: Figures.
+        blocks: Names of what the template writes before them.
+    """
+
+    name: str
+    sections: list[Section]
+    blocks: Sequence[str] = ()
 
 
 def write_report(folder: Path, title: str | None = None) -> Path:
@@ -55,7 +75,7 @@ def render(inputs: ReportInputs, title: str) -> str:
         summary=summary(inputs.metrics),
         verdicts=judge(inputs.metrics),
         rows=headline(inputs.metrics),
-        sections=sections(inputs),
+        tabs=tabs(inputs),
         texts=inputs.texts,
         has_code=bool(inputs.metrics["active_units"]["of"]),
         provenance=facts(origin(inputs.metrics.get("provenance", {}))),
@@ -89,45 +109,72 @@ def unbroken(cell: str) -> str:
     return cell.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(", ", ",\N{NO-BREAK SPACE}")
 
 
-def sections(inputs: ReportInputs) -> list[Section]:
-    """All figures that there is something to draw for."""
-    metrics, table = inputs.metrics, inputs.table
-    has_code = bool(metrics["active_units"]["of"])
-    lengths = figures.by_length(table, has_code, likelihood_is_trusted(metrics))
-    found = []
-    if has_code:
-        data = inputs.data
-        prior_z = data["prior"]["z"].to_numpy()[0] if "prior" in data else None
-        z = data["posterior"]["z"].to_numpy()
-        z = z.reshape(-1, *z.shape[2:])
-        proposal = data["proposal"]["z"].to_numpy()[0], data["proposal"]["log_weight"].to_numpy()[0]
-        units = metrics["active_units"]
-        found += [
-            Section(
-                "Can the likelihood be trusted?",
-                [figures.khat_by_length(table), figures.ess_by_length(table)],
-            ),
-            Section(
-                "Does the model use its code?",
-                [latent_figures.unit_spectrum(units), latent_figures.unit_eigenvalues(units)],
-            ),
-        ]
-        if "trajectory" in data:
-            trajectory = {
-                str(name): values.to_numpy() for name, values in data["trajectory"].data_vars.items()
-            }
-            found.append(Section("The short run, step by step", latent_figures.steps(trajectory)))
-        found += [
-            Section("Posteriors of four sentences", latent_figures.marginals(table, z, *proposal, prior_z)),
-            Section(
-                "All sentences together", latent_figures.aggregate(z, *proposal, passing(table), prior_z)
-            ),
-        ]
-    found += [
-        Section("Training", figures.training(inputs.history, has_code)),
-        Section("Long and short sentences", lengths),
+def tabs(inputs: ReportInputs) -> list[Tab]:
+    """All parts of the page that there is something for, in the order in which they are read."""
+    found = [
+        Tab("Overview", [], ["verdicts", "numbers"]),
+        Tab("Likelihood", _likelihood(inputs)),
+        Tab("Inference", _inference(inputs) if _has_code(inputs) else []),
+        Tab("Latent code", _code(inputs) if _has_code(inputs) else []),
+        Tab("Text", [], [kind for kind in TEXTS if inputs.texts[kind]]),
+        Tab("Training", [Section("Training", figures.training(inputs.history, _has_code(inputs)))]),
+        Tab("Record", [], ["record"]),
     ]
-    return [section for section in found if section.panels]
+    return [tab for tab in map(_drawn, found) if tab.sections or tab.blocks]
+
+
+def _drawn(tab: Tab) -> Tab:
+    return replace(tab, sections=[section for section in tab.sections if section.panels])
+
+
+def _has_code(inputs: ReportInputs) -> bool:
+    return bool(inputs.metrics["active_units"]["of"])
+
+
+def _likelihood(inputs: ReportInputs) -> list[Section]:
+    table, has_code = inputs.table, _has_code(inputs)
+    trust = []
+    if has_code:
+        log_weight = inputs.data["proposal"]["log_weight"].to_numpy()[0]
+        trust = [
+            figures.khat_by_length(table),
+            figures.ess_by_length(table),
+            figures.heaviest_weight(table, log_weight),
+        ]
+    lengths = figures.by_length(table, has_code, likelihood_is_trusted(inputs.metrics))
+    return [Section("Can the likelihood be trusted?", trust), Section("Long and short sentences", lengths)]
+
+
+def _inference(inputs: ReportInputs) -> list[Section]:
+    found, data = [], inputs.data
+    if "trajectory" in data:
+        trajectory = {str(name): values.to_numpy() for name, values in data["trajectory"].data_vars.items()}
+        found.append(Section("The short run, step by step", latent_figures.steps(trajectory)))
+    marginals = latent_figures.marginals(inputs.table, *_codes(inputs))
+    return [*found, Section("Posteriors of four sentences", marginals)]
+
+
+def _code(inputs: ReportInputs) -> list[Section]:
+    units, (z, proposal_z, log_weight, prior_z) = inputs.metrics["active_units"], _codes(inputs)
+    return [
+        Section(
+            "Does the model use its code?",
+            [latent_figures.unit_spectrum(units), latent_figures.unit_eigenvalues(units)],
+        ),
+        Section(
+            "All sentences together",
+            latent_figures.aggregate(z, proposal_z, log_weight, passing(inputs.table), prior_z),
+        ),
+    ]
+
+
+def _codes(inputs: ReportInputs) -> tuple[Codes, Codes, Codes, Codes | None]:
+    """Codes by the inference [M, n, D], by the proposal [S, n, D] with log weights [S, n], and by the prior."""
+    data = inputs.data
+    z = data["posterior"]["z"].to_numpy()
+    proposal = data["proposal"]["z"].to_numpy()[0], data["proposal"]["log_weight"].to_numpy()[0]
+    prior_z = data["prior"]["z"].to_numpy()[0] if "prior" in data else None
+    return z.reshape(-1, *z.shape[2:]), *proposal, prior_z
 
 
 def origin(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_every_figure_is_described_and_drawn(run_of: RunOf) -> None:
     page = page_of(run_of("healthy"))
     drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     reader = read(page)
-    assert len(drawings) == reader.tags["figure"] == reader.tags["figcaption"] == 18
+    assert len(drawings) == reader.tags["figure"] == reader.tags["figcaption"] == 19
     described = [value for tag, name, value in reader.attributes if tag == "div" and name == "aria-label"]
     assert len(described) == len(drawings)
     assert all(len(text) > 10 for text in described)
@@ -55,13 +55,13 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
         "Verdicts", "The likelihood is trustworthy.", "Not collapsed", "Headline numbers",
         f"{ppl['estimate']:.4g} [{ppl['lower']:.4g}, {ppl['upper']:.4g}]", "the choice of sentences",
         "InfoNCE with Gaussian critics: a lower bound", "Active units, corrected", "4 of 4",
-        "Can the likelihood be trusted?", "k-hat by sentence length", "Does the model use its code?", "Active units",
-        "The short run, step by step", "KL(inference ‖ posterior) by step", "Posteriors of four sentences",
-        "in that dimension alone", "All sentences together", "chi-squared with 4 degrees of freedom",
-        "Training and validation",
-        "Long and short sentences", "Sentences sampled from the prior", HOSTILE, "Interpolations",
-        "from the posterior mean of one held-out sentence to that of another", "decoded greedily", "Reconstructions",
-        "How these numbers were made", "command", "data_digest", "abc123", "versions.torch", "Configuration",
+        "Can the likelihood be trusted?", "k-hat by sentence length", "The heaviest weight of a sentence",
+        "Long and short sentences", "The short run, step by step", "KL(inference ‖ posterior) by step",
+        "Posteriors of four sentences", "in that dimension alone", "Does the model use its code?", "Active units",
+        "All sentences together", "chi-squared with 4 degrees of freedom", "Sentences sampled from the prior", HOSTILE,
+        "Interpolations", "from the posterior mean of one held-out sentence to that of another", "decoded greedily",
+        "Reconstructions", "Training and validation", "How these numbers were made", "command", "data_digest", "abc123",
+        "versions.torch", "Configuration",
         f"model.kind {HOSTILE}", "evaluation.num_sentences not set",
     ]  # fmt: skip
     place = 0
@@ -69,6 +69,21 @@ def test_the_page_tells_what_it_should_in_order(run_of: RunOf, evaluation_of: Ev
         found = text.find(each, place)
         assert found >= 0, each
         place = found
+
+
+def test_every_part_has_a_tab_that_shows_it(run_of: RunOf) -> None:
+    """Oracle: the page's own rules. Catches a part that no button shows, and buttons of parts that are not there."""
+    parts = ["Overview", "Likelihood", "Inference", "Latent code", "Text", "Training", "Record", "Everything"]
+    for kind, gone in (("healthy", set()), ("language_model", {"Inference", "Latent code"})):
+        page = page_of(run_of(kind))
+        names = [name for name in parts if name not in gone]
+        assert re.findall(r"<label for=\"[^\"]+\">([^<]+)</label>", page) == names
+        buttons = re.findall(r'<input type="radio" name="tab" id="([^"]+)"', page)
+        assert re.findall(r'<label for="([^"]+)"', page) == buttons
+        shown = [re.search(rf"#{b}:checked ~ main > \.tab[^{{]*{{ display: block; }}", page) for b in buttons]
+        assert all(shown)
+        assert page.count('<div class="tab">') == len(names) - 1
+        assert page.count(" checked>") == 1
 
 
 def test_a_collapsed_model_is_called_so_on_the_page(run_of: RunOf) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sri_pyro.evaluation import figures, latent_figures
@@ -93,3 +94,22 @@ def test_effective_draws_within_a_decade_have_ticks(run_of: RunOf) -> None:
     table = load_report_inputs(run_of("healthy")).table
     panel = figures.ess_by_length(table.assign(ess=[35.0 + i for i in range(len(table))]))
     assert re.search(r">50</text>", panel.svg)
+
+
+def test_a_draw_with_most_of_the_weight_is_told() -> None:
+    """Oracle: weights by hand. Three sentences of four have a draw with more than half; weights that are no numbers, or
+    nothing, are no sentence's.
+    """
+    log_weight = np.log(
+        np.array([[0.6, 0.51, 0.4, 0.25], [0.4, 0.49, 0.3, 0.2], [0.0, 0.0, 0.3, 0.55]]) + 1e-300
+    )
+    broken = np.array([[np.nan, -np.inf], [0.0, -np.inf], [1.0, -np.inf]])
+    table = pd.DataFrame({"num_tokens": [3] * 6})
+    panel = figures.heaviest_weight(table, np.concatenate([log_weight, broken], 1))
+    assert panel.alt.startswith(
+        "In 3 of 6 sentences one draw has more than half of the weight. The median share is 53%"
+    )
+    assert (
+        figures.heaviest_weight(table, broken).alt
+        == "In 0 of 6 sentences one draw has more than half of the weight."
+    )
