@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,14 @@ class Curve:
 
     def means(self) -> Array:
         """Over units, shape [P]."""
-        return self.divergence.mean(1)
+        means: Array = self.divergence.mean(1)
+        return means
 
     def errors(self) -> Array:
         """Their standard errors; 0 where the one unit is exact."""
         n = self.divergence.shape[1]
-        return self.divergence.std(1, ddof=1) / math.sqrt(n) if n > 1 else np.zeros(len(self.divergence))
+        spread: Array = self.divergence.std(1, ddof=1) if n > 1 else np.zeros(len(self.divergence))
+        return spread / math.sqrt(n)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class Price:
     def seconds(self, gradients: Array | float, rounds: NDArray[np.int64] | None = None) -> Array:
         """By the medians over rounds, or over some of them."""
         chosen = slice(None) if rounds is None else rounds
-        seconds: Array = np.median(self.fixed[chosen]) + gradients * np.median(self.each[chosen])
-        return seconds
+        return np.asarray(np.median(self.fixed[chosen]) + gradients * np.median(self.each[chosen]))
 
 
 def reached(gradients: Sequence[float] | Array, divergence: Sequence[float] | Array, level: float) -> float:
@@ -114,7 +115,7 @@ def compared(
     curve: Curve,
     baseline: Curve,
     at: float,
-    prices: dict[str, Price],
+    prices: Mapping[str, Price],
     replicates: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -142,7 +143,7 @@ def compared(
     count = curve.divergence.shape[1]
     level, needed, seconds, ratio = once(np.arange(count), np.arange(rounds))
     ratios = [
-        once(random.integers(count, size=count), random.integers(rounds, size=rounds))[-1]
+        once(random.integers(count, size=(count,)), random.integers(rounds, size=(rounds,)))[-1]
         for _ in range(replicates)
     ]
     low, high = np.quantile(ratios, [0.025, 0.975])

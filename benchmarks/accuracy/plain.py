@@ -14,7 +14,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from sri_pyro.models import LSTMDecoder
 from sri_pyro.types import BOS, PAD
@@ -23,11 +23,13 @@ Program = Callable[[Tensor], None]
 """A Pyro program of observed rows [B, ...] with the latent site ``z`` [B, D] in a plate over the rows."""
 
 
-def text_program(decoder: LSTMDecoder) -> Program:
+def text_program(decoder: nn.Module) -> Program:
     r"""The text model of a trained decoder: :math:`z \sim N(0, I)`, words from an LSTM that z starts and feeds.
 
     The two symbols that never come get a bias of -inf, as in the decoder; padding is masked.
     """
+    assert isinstance(decoder, LSTMDecoder) and decoder.start is not None
+    begun = decoder.start
     output = copy.deepcopy(decoder.output)
     with torch.no_grad():
         output.bias[[PAD, BOS]] = -torch.inf
@@ -36,7 +38,7 @@ def text_program(decoder: LSTMDecoder) -> Program:
         before = torch.cat([torch.full_like(tokens[:, :1], BOS), tokens[:, :-1]], 1)
         with pyro.plate("sentences", len(tokens)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([decoder.latent_dim]).to_event(1))
-            start = decoder.start(z)[None]
+            start = begun(z)[None]
             codes = z[:, None].expand(-1, tokens.shape[1], -1)
             inputs = torch.cat([decoder.embedding(before), codes], -1)
             states, _ = decoder.cell(inputs, (start, torch.zeros_like(start)))

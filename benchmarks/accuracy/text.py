@@ -141,7 +141,7 @@ def extrapolated(values: Tensor) -> Tensor:
     return 2 * values[0] - (values[1] + values[2]) / 2
 
 
-def summarised(target: Target, z: Tensor) -> dict[str, Column]:
+def summarised(target: Target, z: Tensor) -> dict[str, Any]:
     """What estimates need to know of independent draws [S, B, D].
 
     Returns:
@@ -152,7 +152,12 @@ def summarised(target: Target, z: Tensor) -> dict[str, Column]:
     )
     entropy, fit = gaussian_entropy(z.double()), moments(z.double())
     free = (log_prior + log_likelihood).double().mean(0) + entropy
-    columns = {"free": free, "entropy": entropy, "mean": fit.mean, "covariance": fit.covariance}
+    columns: dict[str, Tensor] = {
+        "free": free,
+        "entropy": entropy,
+        "mean": fit.mean,
+        "covariance": fit.covariance,
+    }
     return {name: values.tolist() for name, values in columns.items()} | {"draws": len(z)}
 
 

@@ -72,7 +72,7 @@ class AutogradLoop:
         self.network.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         loss = -self.log_joint(z, self._words()) / len(self.tokens)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.problem.clip_norm)
         self.optimizer.step()
         self.network.requires_grad_(False)

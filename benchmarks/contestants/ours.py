@@ -88,7 +88,7 @@ class Ours:
             progress = Progress(step=0, epoch=0.0)
             draws = self.inference(target, 1, progress)
             self.optimizer.zero_grad(set_to_none=True)
-            FinalState()(target, draws, progress).backward()  # type: ignore[no-untyped-call]
+            FinalState()(target, draws, progress).backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.problem.clip_norm)
             self.optimizer.step()
             for weight in self.model.parameters():  # as fit does: fused Adam counts no versions

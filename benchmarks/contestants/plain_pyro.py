@@ -65,7 +65,7 @@ class PlainPyro:
         z = self._moved(z, self.problem.size.steps)
         self.optimizer.zero_grad()
         loss = -self.log_joint(z) / len(self.tokens)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.problem.clip_norm)
         self.optimizer.step()
 

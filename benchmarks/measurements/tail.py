@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.contestants import Contestant
 from benchmarks.contestants.autograd_loop import AutogradLoop
 from benchmarks.contestants.ours import Ours
 from benchmarks.contestants.plain_pyro import PlainPyro
@@ -22,7 +23,7 @@ BARS = {"pyro": 4.3, "autograd": 2.8}
 def measure(run: Run) -> list[Row]:
     """Size M, 1,000 candidates, 8 tail words, an exact gradient at every fifth step."""
     problem = Problem.build(SIZES["M"])
-    contestants = {
+    contestants: dict[str, Contestant] = {
         "tail": Ours(problem, inner_softmax="frozen_tail"),
         "exact": Ours(problem),
         "pyro": PlainPyro(problem),

@@ -99,7 +99,7 @@ def heaviest_weight(table: pd.DataFrame, log_weight: Array) -> Panel:
     ax = axes("share of the heaviest draw", "sentences")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda value, _place: f"{100 * value:g}%")
-    edges = np.geomspace(max(1 / len(log_weight), 1e-6), 1.0, 25)
+    edges = list(np.geomspace(max(1 / len(log_weight), 1e-6), 1.0, 25))
     ax.hist(share.clip(edges[0], 1.0), edges, color=FIRST, alpha=0.8)
     ax.axvline(0.5, color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)), label="half of all weight")
     heavy = int((share > 0.5).sum())
