@@ -28,7 +28,8 @@ def text_program(decoder: nn.Module) -> Program:
 
     The two symbols that never come get a bias of -inf, as in the decoder; padding is masked.
     """
-    assert isinstance(decoder, LSTMDecoder) and decoder.start is not None
+    assert isinstance(decoder, LSTMDecoder)
+    assert decoder.start is not None
     begun = decoder.start
     output = copy.deepcopy(decoder.output)
     with torch.no_grad():
