@@ -41,8 +41,15 @@ class JointGradient(NamedTuple):
         return self.grad_prior + self.grad_likelihood
 
     def tempered(self, power: float | Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`\log p(z) + \beta \log p(x \mid z)` [S, B] and its gradient [S, B, D] for a power :math:`\beta`."""
-        return self.log_prior + power * self.log_likelihood, self.grad_prior + power * self.grad_likelihood
+        r""":math:`\log p(z) + \beta \log p(x \mid z)` [S, B] and its gradient [S, B, D].
+
+        Args:
+            power: :math:`\beta`, one for all or one for each sentence [B].
+        """
+        value = self.log_prior + power * self.log_likelihood
+        if isinstance(power, Tensor):
+            power = power[..., None]
+        return value, self.grad_prior + power * self.grad_likelihood
 
 
 class ConditionedLikelihood(Protocol):

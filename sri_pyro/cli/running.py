@@ -76,6 +76,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="evaluation.b=c", help="Override an option of the evaluation."),
     ] = None,
+    target_se: Annotated[
+        float | None,
+        typer.Option(metavar="NATS", help="Climb the estimator 'ladder' until every log p(x) is so exact."),
+    ] = None,
 ) -> None:
     """Judge a run on its test split and write metrics.json, sentences.csv, inference.nc and report.html.
 
@@ -84,10 +88,16 @@ def evaluate(
 
     sri-pyro evaluate runs/demo
 
+    sri-pyro evaluate runs/demo --target-se 0.05
+
     sri-pyro evaluate runs/demo --set evaluation.split=valid --set evaluation.estimator=annealed
     """
+    # First, so that --set has the last word on the other options of the ladder.
+    asked = (
+        [] if target_se is None else [f'evaluation.estimator={{kind = "ladder", target_se = {target_se}}}']
+    )
     with stopping(_what_stands(run)):
-        _evaluate(run, overrides or [], context.obj)
+        _evaluate(run, [*asked, *(overrides or [])], context.obj)
 
 
 def _evaluate(run: Path, overrides: Sequence[str], command: Sequence[str]) -> None:

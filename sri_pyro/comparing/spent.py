@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sri_pyro.config import Run
+from sri_pyro.counting import Counted
 from sri_pyro.loop import learned
-from sri_pyro.target import Target
 from sri_pyro.types import EOS, SPECIAL_SYMBOLS, Batch
 
 
@@ -55,45 +53,3 @@ def spent(run: Run) -> Spent:
         gradients=counted.gradients,
         evaluations=counted.evaluations,
     )
-
-
-class Counted:
-    """Counts what is asked of a target's likelihood, draw by draw."""
-
-    def __init__(self) -> None:
-        self.gradients = 0
-        self.evaluations = 0
-
-    def target(self, target: Target) -> Target:
-        """The same target, counted."""
-        select = target.select
-
-        def log_likelihood(z: Tensor) -> Tensor:
-            self.evaluations += len(z)
-            return target.log_likelihood(z)
-
-        return replace(
-            target,
-            log_likelihood=log_likelihood,
-            conditioned=_CountedLikelihood(target.conditioned, self),
-            select=None if select is None else lambda rows: self.target(select(rows)),
-        )
-
-
-class _CountedLikelihood:
-    """A likelihood of which two questions are counted; it answers all that the one beneath it does."""
-
-    def __init__(self, beneath: Any, counted: Counted) -> None:
-        self._beneath = beneath
-        self._counted = counted
-
-    def value(self, z: Tensor, *more: Any) -> Any:
-        self._counted.evaluations += len(z)
-        return self._beneath.value(z, *more)
-
-    def value_and_grad(self, z: Tensor, *more: Any) -> Any:
-        self._counted.gradients += len(z)
-        return self._beneath.value_and_grad(z, *more)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._beneath, name)

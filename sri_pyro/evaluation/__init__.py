@@ -13,10 +13,12 @@ from sri_pyro.evaluation.evidence import (
 )
 from sri_pyro.evaluation.gaussian import GaussianImportance
 from sri_pyro.evaluation.jacobian import JacobianImportance
+from sri_pyro.evaluation.ladder import Ladder
 
 EVIDENCE: MappingProxyType[str, type[EvidenceEstimator]] = MappingProxyType(
     {
         "gaussian": GaussianImportance,
+        "ladder": Ladder,
         "prior": PriorImportance,
         "annealed": AnnealedImportance,
         "jacobian": JacobianImportance,
@@ -30,6 +32,7 @@ __all__ = [
     "EvaluationOptions",
     "GaussianImportance",
     "JacobianImportance",
+    "Ladder",
     "PriorImportance",
     "SentenceEvidence",
     "estimate_evidence",

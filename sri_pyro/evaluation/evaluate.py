@@ -23,6 +23,7 @@ from sri_pyro.evaluation.chains import (
     trace_runs,
 )
 from sri_pyro.evaluation.evidence import EvidenceEstimator, SentenceEvidence, Weighted, estimate_evidence
+from sri_pyro.evaluation.evidence import first as first_draws
 from sri_pyro.evaluation.metrics import (
     EXACT_DENSITY,
     GAUSSIAN_ENTROPY,
@@ -32,7 +33,7 @@ from sri_pyro.evaluation.metrics import (
     perplexity,
 )
 from sri_pyro.evaluation.units import ActiveUnits, active_units
-from sri_pyro.evaluation.weight_summary import Folding, Tails, Worth
+from sri_pyro.evaluation.weight_summary import Climb, Folding, Tails, Worth
 from sri_pyro.target import Inference, Target, evaluating
 from sri_pyro.types import Batch, Estimate
 
@@ -45,7 +46,7 @@ class Evaluation:
         table: One row per sentence: ``id``, ``num_tokens``, ``log_px``, ``se``, ``khat``,
             ``khat_threshold``, ``ess``, ``num_samples``, ``rounds``, ``reconstruction``, ``kl_q_prior``,
             ``kl_posterior_prior``, ``kl_q_posterior``; of the estimator ``jacobian`` also ``negative_share`` and
-            ``smallest_eigenvalue``.
+            ``smallest_eigenvalue``; of ``ladder`` also ``gradients`` and ``evaluations``.
         metrics: The headline numbers, JSON-able.
         units: The active-unit analysis.
         chains: Short-run draws and their moments, rows as in the table.
@@ -65,6 +66,9 @@ class Evaluation:
 
 FOLDING = ("negative_share", "smallest_eigenvalue")
 """What ``jacobian`` says of each sentence's steps: they fold where the smallest eigenvalue is not positive."""
+
+SPENT = ("gradients", "evaluations")
+"""What ``ladder`` says that each sentence took: gradients of log p(x given z) in z, and evaluations besides."""
 
 Watch = Callable[[int], None]
 """Told how many sentences are done."""
@@ -109,7 +113,7 @@ def evaluate(
             target: Target = model.target(batch)  # type: ignore[operator]  # a module with target(batch)
             numbers, weighted = estimate_evidence(target, inference, estimator)
             evidence.append(numbers)
-            proposals.append(_kept(weighted, options.exported_draws))
+            proposals.append(first_draws(weighted, options.exported_draws))
             chains.append(run_chains(target, inference, options))
             ids.append(batch.ids)
             rows += [row[row != 0].tolist() for row in batch.tokens.cpu()]
@@ -151,7 +155,7 @@ def _collect(
         "kl_posterior_prior": evidence.kl_posterior_prior,
         "kl_q_posterior": evidence.log_px - chains.log_joint - chains.entropy,
     }
-    columns |= {name: value for name in FOLDING if (value := getattr(proposal, name)) is not None}
+    columns |= {name: value for name in (*FOLDING, *SPENT) if (value := getattr(proposal, name)) is not None}
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
     units = active_units(chains.mean, chains.covariance, num_chains, chains.z[-1])
     return Evaluation(table, _headline(table, units, chains), units, chains, proposal, trace, rows)
@@ -191,16 +195,8 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         ),
         "jensen": asdict(check),
         **folding,
+        **({"ladder": asdict(Climb.of(column))} if set(SPENT) <= set(column) else {}),
     }
-
-
-def _kept(draws: Weighted, most: int) -> Weighted:
-    """The first draws, for export."""
-    fields = {
-        name: value[:most] if isinstance(value, Tensor) and value.ndim > 1 else value
-        for name, value in vars(draws).items()
-    }
-    return Weighted(**fields)
 
 
 def _join(parts: list[Any]) -> Any:

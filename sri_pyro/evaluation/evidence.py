@@ -10,20 +10,15 @@ Axes: S draws, B sentences, D latent dimensions. Nats throughout.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sri_pyro.numerics.weights import (
-    effective_sample_size,
-    khat_threshold,
-    log_mean_exp,
-    log_mean_exp_se,
-    normalised,
-    pareto_smooth,
-)
+from sri_pyro.evaluation.totals import Totals, weighable
+from sri_pyro.numerics.weights import effective_sample_size, khat_threshold, pareto_smooth
 from sri_pyro.target import Inference, Target
 from sri_pyro.types import Draws
 
@@ -46,6 +41,9 @@ class Weighted:
         unfitted: ``gaussian`` only: whether nothing could be fitted to the inference's draws, shape [B].
         negative_share: ``jacobian`` only: share of chains with a negative determinant, shape [B].
         smallest_eigenvalue: ``jacobian`` only: the smallest eigenvalue of a step's Jacobian, shape [B].
+        gradients: ``ladder`` only: gradients of log p(x | z) in z that each sentence took in all, shape [B].
+        evaluations: ``ladder`` only: evaluations of it besides, shape [B].
+        totals: Of all draws, where the others are not kept; None where these are all.
     """
 
     z: Tensor
@@ -56,6 +54,9 @@ class Weighted:
     unfitted: Tensor | None = None
     negative_share: Tensor | None = None
     smallest_eigenvalue: Tensor | None = None
+    gradients: Tensor | None = None
+    evaluations: Tensor | None = None
+    totals: Totals | None = None
 
 
 @dataclass(frozen=True)
@@ -87,30 +88,27 @@ class SentenceEvidence:
     @classmethod
     def of(cls, draws: Weighted) -> SentenceEvidence:
         """Summarise weighted draws."""
-        log_w, broken = _weighable(draws.log_weight)
-        num_samples = log_w.shape[0]
-        log_px = torch.where(draws.refused | broken, torch.nan, log_mean_exp(log_w))
-        weights = normalised(log_w)
-        # A draw of no weight adds nothing, though its log-likelihood be -inf.
-        surprise = torch.where(weights == 0, 0.0, weights * draws.log_likelihood.double())
+        totals = draws.totals or Totals.of(draws.z, draws.log_weight, draws.log_likelihood)
+        weights = totals.weights
+        log_px = torch.where(draws.refused | totals.broken, torch.nan, weights.log_mean)
         # Without a latent dimension one draw is exact, and there is no tail to judge.
         exact = draws.z.shape[-1] == 0
-        khat = torch.full_like(log_px, -torch.inf) if exact else pareto_smooth(log_w)[1]
-        hopeless = broken if draws.unfitted is None else broken | draws.unfitted
+        khat = torch.full_like(log_px, -torch.inf) if exact else weights.khat()
+        hopeless = totals.broken if draws.unfitted is None else totals.broken | draws.unfitted
         return cls(
             log_px=log_px,
-            se=torch.zeros_like(log_px) if exact else log_mean_exp_se(log_w),
+            se=torch.zeros_like(log_px) if exact else weights.se,
             khat=khat.masked_fill(hopeless, torch.inf),
-            ess=effective_sample_size(log_w),
-            num_samples=torch.full_like(log_px, num_samples),
-            threshold=torch.full_like(log_px, 0.7 if exact else khat_threshold(num_samples)),
-            kl_posterior_prior=surprise.sum(0) - log_px,
-            posterior_mean=torch.einsum("sb,sbd->bd", weights, draws.z.double()),
+            ess=weights.effective_sample_size,
+            num_samples=weights.count.double(),
+            threshold=torch.full_like(log_px, 0.7) if exact else weights.threshold,
+            kl_posterior_prior=totals.log_likelihood - log_px,
+            posterior_mean=totals.z,
         )
 
     def put(self, rows: Tensor, other: SentenceEvidence) -> SentenceEvidence:
         """These sentences, with those at ``rows`` replaced."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for name, old in vars(self).items():
             fields[name] = old.clone()
             fields[name][rows] = getattr(other, name)
@@ -136,16 +134,16 @@ def estimate_evidence(
     for rows, part in parts[1:]:
         evidence = evidence.put(rows, SentenceEvidence.of(part))
         draws = _put(draws, rows, part)
-    return evidence, draws
+    return evidence, replace(draws, totals=None)
 
 
 def _put(draws: Weighted, rows: Tensor, part: Weighted) -> Weighted:
     """Replace sentences; draws are exchangeable, so the first S of a longer sample stand for it."""
     keep = draws.z.shape[0]
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, old in vars(draws).items():
         new = getattr(part, name)
-        if old is None or new is None:
+        if not isinstance(old, Tensor) or not isinstance(new, Tensor):
             continue
         old = old.clone()
         if old.ndim == 1:
@@ -156,20 +154,39 @@ def _put(draws: Weighted, rows: Tensor, part: Weighted) -> Weighted:
     return replace(draws, **fields)
 
 
+def at(draws: Weighted, rows: Tensor) -> Weighted:
+    """The draws of some sentences only."""
+    return _each(draws, lambda value: value[rows] if value.ndim == 1 else value[:, rows])
+
+
+def first(draws: Weighted, num_samples: int) -> Weighted:
+    """The first draws of every sentence."""
+    return _each(draws, lambda value: value if value.ndim == 1 else value[:num_samples])
+
+
+def joined(parts: Sequence[Weighted], dim: int = 0) -> Weighted:
+    """Further draws of the same sentences, or of as many draws each of further sentences (``dim`` 1)."""
+    fields: dict[str, Any] = {}
+    for name, value in vars(parts[0]).items():
+        if not isinstance(value, Tensor) or (value.ndim == 1 and dim == 0):
+            fields[name] = value
+        else:
+            fields[name] = torch.cat([getattr(part, name) for part in parts], 0 if value.ndim == 1 else dim)
+    return Weighted(**fields)
+
+
+def _each(draws: Weighted, change: Callable[[Tensor], Tensor]) -> Weighted:
+    changed: dict[str, Any] = {
+        name: change(value) for name, value in vars(draws).items() if isinstance(value, Tensor)
+    }
+    return replace(draws, **changed)
+
+
 def accepted(log_weight: Tensor) -> Tensor:
     """Which sentences' weights, [S, B], pass both k-hat and the least effective sample size, [B]."""
-    log_w, broken = _weighable(log_weight)
+    log_w, broken = weighable(log_weight)
     small_tail = pareto_smooth(log_w)[1] < khat_threshold(len(log_w))
     return small_tail & ~broken & (effective_sample_size(log_w) > min(LEAST_ESS, len(log_w) / 4))
-
-
-def _weighable(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Log weights [S, B] in double precision, and the sentences [B] that have one that is NaN or +inf.
-
-    Theirs are set to -inf, all of them: no subset of draws would average to p(x).
-    """
-    broken = ~(log_weight < torch.inf).all(0)
-    return log_weight.double().masked_fill(broken, -torch.inf), broken
 
 
 def score(target: Target, z: Tensor, log_proposal: Tensor, rounds: int = 1) -> Weighted:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.diagnostics import export, to_netcdf
-from sri_pyro.evaluation.evaluate import FOLDING, Evaluation
+from sri_pyro.evaluation.evaluate import FOLDING, SPENT, Evaluation
 from sri_pyro.evaluation.latent_space import describe
 from sri_pyro.writing import atomic_path
 
@@ -27,7 +27,7 @@ EVIDENCE = (
     "log_px", "se", "khat", "khat_threshold", "ess", "num_samples", "rounds", "reconstruction",
     "kl_q_prior", "kl_posterior_prior", "kl_q_posterior",
 )  # fmt: skip
-"""Columns of the table of sentences that go into the group ``evidence``, before those of ``FOLDING``."""
+"""Columns of the table of sentences that go into the group ``evidence``, before those of ``FOLDING`` and ``SPENT``."""
 
 ABOUT = {
     "posterior/z": ("1", "codes: end points of independent runs of the inference, in the inference's own law q"),
@@ -41,13 +41,15 @@ ABOUT = {
     "evidence/khat_threshold": ("1", "k-hat at or above which log_px is not to be trusted"),
     "evidence/ess": ("draws", "effective sample size of the importance weights"),
     "evidence/num_samples": ("draws", "importance draws used"),
-    "evidence/rounds": ("1", "fits of the proposal"),
+    "evidence/rounds": ("1", "fits of the proposal; of the estimator ladder, the rung that is counted"),
     "evidence/reconstruction": ("nat", "mean of -log p(x | z) over runs of the inference"),
     "evidence/kl_q_prior": ("nat", "KL(inference || prior); a lower estimate unless metrics.json names another method"),
     "evidence/kl_posterior_prior": ("nat", "KL(posterior || prior) by self-normalised importance weights"),
     "evidence/kl_q_posterior": ("nat", "KL(inference || posterior), by the same method"),
     "evidence/negative_share": ("1", "share of runs whose map has a negative determinant (estimator jacobian)"),
     "evidence/smallest_eigenvalue": ("1", "smallest eigenvalue of a step's Jacobian; at or below 0 a step folds"),
+    "evidence/gradients": ("1", "gradients of log p(x | z) in z that the estimate took, draws that decided included"),
+    "evidence/evaluations": ("1", "evaluations of log p(x | z) that the estimate took besides"),
     "trajectory/energy": ("nat", "-log p(x, z_k), mean over the runs of a sentence"),
     "trajectory/kl_posterior": ("nat", "KL(q_k || posterior), a lower estimate from a Gaussian entropy"),
     "trajectory/gradient_norm": ("nat", "norm of the gradient of log p(x, z_k) in z, mean over runs"),
@@ -134,7 +136,7 @@ def export_arguments(
         raise ValueError(
             f"an export needs the text of every sentence; got {len(texts)} texts for {len(table)} sentences."
         )
-    evidence = {name: table[name].to_numpy() for name in (*EVIDENCE, *FOLDING) if name in table}
+    evidence = {name: table[name].to_numpy() for name in (*EVIDENCE, *FOLDING, *SPENT) if name in table}
     dims: dict[str, Sequence[str]] = dict.fromkeys(evidence, ("sentence",))
     coords: dict[str, Any] = {"sentence": table["id"].to_numpy()}
     proposal = evaluation.proposal

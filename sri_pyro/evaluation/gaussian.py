@@ -6,6 +6,7 @@ Axes: S draws, B sentences, D latent dimensions. Nats throughout.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from sri_pyro.evaluation.evidence import (
     Weighted,
     accepted,
     all_rows,
+    at,
     infer,
     require_samples,
     score,
@@ -73,15 +75,9 @@ class GaussianImportance:
         """Fit, draw and weigh; refit where the weights say so."""
         if target.dim == 0:
             return PriorImportance(self.num_samples)(target, inference)
-        chains = max(self.pilot_chains, -(-POOLED_PILOTS // target.batch_size))
-        pilots = infer(inference, target, chains).z
-        rows, own = all_rows(pilots), moments(pilots.double())
-        unfitted = ~_finite(own)
-        if bool(unfitted.any()):
-            pilots = torch.where(unfitted[:, None], target.sample_prior(chains), pilots)
-            own = moments(pilots.double())
-        fit = Moments(own.mean, pooled(own.covariance, _own_share(chains, target.dim)))
-        draws = self._draw(target, fit, pilots.dtype, self.num_samples, 1, unfitted)
+        fit, unfitted, dtype = fitted(target, inference, self.pilot_chains)
+        draws = self._draw(target, fit, dtype, self.num_samples, 1, unfitted)
+        rows = all_rows(draws.z)
         parts = [(rows, draws)]
         bad = ~unfitted
         for refit in range(1, self.refits + 1):
@@ -93,8 +89,8 @@ class GaussianImportance:
             if target.select is not None:
                 rows, target = rows[bad], target.select(bad.nonzero()[:, 0])
                 fit, unfitted, bad = Moments(fit.mean[bad], fit.covariance[bad]), unfitted[bad], bad[bad]
-            draws = self._draw(target, fit, pilots.dtype, self.num_samples * 2**refit, refit + 1, unfitted)
-            parts.append((rows[bad], _at(draws, bad)))
+            draws = self._draw(target, fit, dtype, self.num_samples * 2**refit, refit + 1, unfitted)
+            parts.append((rows[bad], at(draws, bad)))
         return parts
 
     def _draw(
@@ -106,10 +102,49 @@ class GaussianImportance:
         rounds: int,
         unfitted: Tensor,
     ) -> Weighted:
-        gaussian = Gaussian.from_moments(fit.mean, self.inflation * fit.covariance).to(dtype)
-        proposal = DefensiveGaussian(gaussian, target.log_prior, target.sample_prior, self.prior_share)
+        proposal = defended(target, fit, dtype, self.inflation, self.prior_share)
         z = proposal.sample(num_samples)
         return replace(score(target, z, proposal.log_prob(z), rounds), unfitted=unfitted)
+
+
+class Fit(NamedTuple):
+    """What runs of an inference say of each sentence's posterior.
+
+    Attributes:
+        moments: Of fresh runs, in double precision; the covariance is shrunk towards that of the batch.
+        unfitted: Sentences whose runs have diverged, shape [B]; draws of the prior stand in for them.
+        dtype: Precision of the runs.
+    """
+
+    moments: Moments
+    unfitted: Tensor
+    dtype: torch.dtype
+
+    def at(self, rows: Tensor) -> Fit:
+        """Those of some sentences."""
+        moments = Moments(self.moments.mean[rows], self.moments.covariance[rows])
+        return Fit(moments, self.unfitted[rows], self.dtype)
+
+
+def fitted(target: Target, inference: Inference, pilot_chains: int) -> Fit:
+    """Fit a Gaussian to every sentence's runs; more than ``pilot_chains`` of each if there are few sentences."""
+    chains = max(pilot_chains, -(-POOLED_PILOTS // target.batch_size))
+    pilots = infer(inference, target, chains).z
+    own = moments(pilots.double())
+    unfitted = ~_finite(own)
+    if bool(unfitted.any()):
+        pilots = torch.where(unfitted[:, None], target.sample_prior(chains), pilots)
+        own = moments(pilots.double())
+    covariance = pooled(own.covariance, _own_share(chains, target.dim))
+    return Fit(Moments(own.mean, covariance), unfitted, pilots.dtype)
+
+
+def defended(
+    target: Target, fit: Moments, dtype: torch.dtype, inflation: float, prior_share: float
+) -> DefensiveGaussian:
+    """The proposal of a fit: a Gaussian somewhat wider, defended by a share of the prior."""
+    gaussian = Gaussian.from_moments(fit.mean, inflation * fit.covariance).to(dtype)
+    return DefensiveGaussian(gaussian, target.log_prior, target.sample_prior, prior_share)
 
 
 def refitted(draws: Weighted, before: Moments) -> Moments:
@@ -141,13 +176,3 @@ def _finite(fit: Moments) -> Tensor:
 def _own_share(num_draws: int, dim: int) -> float:
     """How far a covariance of so many draws is trusted against the pooled one; 0.29 at 64 draws in 32-d."""
     return num_draws / (num_draws + 5 * dim)
-
-
-def _at(draws: Weighted, rows: Tensor) -> Weighted:
-    """The draws of some sentences only."""
-    fields = {
-        name: value[rows] if value.ndim == 1 else value[:, rows]
-        for name, value in vars(draws).items()
-        if value is not None
-    }
-    return replace(draws, **fields)

@@ -174,10 +174,23 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
                 f"{number(folding['smallest_eigenvalue']):.3g}.",
             )
         )
+    if "ladder" in metrics:
+        rows.append(_climb(metrics["ladder"]))
     if "posterior_spread_ratio" in metrics:
         note = "1: as wide in all, which says nothing of place and shape; below 1: over-confident"
         rows.append(_row("Variance, inference / posterior", metrics["posterior_spread_ratio"], note))
     return rows
+
+
+def _climb(ladder: Mapping[str, Any]) -> Row:
+    on = zip(("Gaussian", "refitted", "Langevin", "HMC"), ladder["sentences"], strict=True)
+    return Row(
+        "Error of a log p(x), median",
+        f"{plain(ladder['se_median'], '.2g')} nats (largest {plain(ladder['se_max'], '.2g')})",
+        f"Sentences by the rung they were counted on: {', '.join(f'{name} {count:,}' for name, count in on)}. "
+        f"{ladder['num_samples']:,} draws counted, {ladder['gradients']:,} gradients; "
+        f"{plain(ladder['ess_per_gradient'], '.2g')} effective draws a gradient.",
+    )
 
 
 def plain(value: Any, form: str) -> str:

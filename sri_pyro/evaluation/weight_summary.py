@@ -106,6 +106,45 @@ class Folding:
         return cls(int((smallest <= 0).sum()), float(column["negative_share"].mean()), float(smallest.min()))
 
 
+@dataclass(frozen=True)
+class Climb:
+    """How far the estimator ``ladder`` had to go, and what it took.
+
+    Attributes:
+        sentences: Counted on each rung, from the first.
+        gradients: Of log p(x given z) in z, of all sentences.
+        evaluations: Of it besides.
+        num_samples: Draws that were counted.
+        ess_per_gradient: Effective draws for each gradient, median over sentences that took any; NaN of none.
+        se_median: Monte Carlo standard error of a log p(x), nats, median over sentences.
+        se_max: The largest.
+    """
+
+    sentences: list[int]
+    gradients: int
+    evaluations: int
+    num_samples: int
+    ess_per_gradient: float
+    se_median: float
+    se_max: float
+
+    @classmethod
+    def of(cls, column: Mapping[str, Tensor]) -> Climb:
+        """From the table of sentences."""
+        took = column["gradients"] > 0
+        per_gradient = column["ess"][took] / column["gradients"][took]
+        rungs = column["rounds"].long()
+        return cls(
+            sentences=[int((rungs == rung).sum()) for rung in range(1, 5)],
+            gradients=int(column["gradients"].sum()),
+            evaluations=int(column["evaluations"].sum()),
+            num_samples=int(column["num_samples"].sum()),
+            ess_per_gradient=median(per_gradient),
+            se_median=median(column["se"]),
+            se_max=float(column["se"].max()),
+        )
+
+
 def median(values: Tensor) -> float:
     """The middle value, or the mean of the two in the middle; NaN of none.
 

@@ -1,16 +1,15 @@
 """Statistics of importance weights: evidence, its error, sample size, Pareto smoothing."""
 
-# Axes: S draws, B sentences, M tail draws, G grid points of the Pareto fit. Log weights in nats.
+# Axes: S draws, B sentences. Log weights in nats.
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_SHORTEST_TAIL = 5  # the Pareto fit needs that many draws above the cutoff
+from sri_pyro.numerics.pareto import SHORTEST_TAIL, fit_tail, tail_length
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
@@ -209,85 +208,13 @@ def pareto_smooth(log_w: Tensor) -> tuple[Tensor, Tensor]:
     _check(log_w)
     x_SB = log_w.detach().double()
     num_samples, num_sentences = x_SB.shape
-    num_tail = math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
-    if num_tail < _SHORTEST_TAIL:
+    num_tail = tail_length(num_samples)
+    if num_tail < SHORTEST_TAIL:
         return x_SB, x_SB.new_full((num_sentences,), math.nan)
-
     top, where = x_SB.topk(num_tail + 1, dim=0)
-    largest = top[0].masked_fill(top[0] == -math.inf, 0.0)  # every weight zero: nothing to scale
-    tail_MB, where_MB = (top[:-1] - largest).flip(0), where[:-1].flip(0)  # ascending
-    smallest_log = math.log(torch.finfo(x_SB.dtype).tiny)
-    cutoff_B = (top[-1] - largest).clamp(min=smallest_log)
-
-    # Only draws strictly above the cutoff are tail. Those tied with it come first and, with an
-    # excess of zero, add nothing to the sums of the fit.
-    in_tail_MB = tail_MB > cutoff_B
-    count_B = in_tail_MB.sum(0)
-    excess_MB = (tail_MB.exp() - cutoff_B.exp()).where(in_tail_MB, 0.0)
-    fit = _fit_pareto(excess_MB, count_B)
-    enough = count_B >= _SHORTEST_TAIL
-    fitted = enough & fit.shape.isfinite() & fit.scale.isfinite() & (fit.scale > 0)
-
-    rank_MB = torch.arange(num_tail).to(x_SB)[:, None] - (num_tail - count_B)
-    quantile_MB = _pareto_quantile((rank_MB + 0.5) / count_B, fit)
-    smooth_MB = (quantile_MB + cutoff_B.exp()).log().clamp(max=0.0)
-    new_MB = torch.where(in_tail_MB & fitted, smooth_MB, tail_MB) + largest
-    smoothed_SB = x_SB.scatter(0, where_MB, new_MB)
-
-    rounding = 8 * torch.finfo(log_w.dtype).eps * largest.abs().clamp(min=1.0)
-    khat = fit.shape.where(fitted, math.inf)
-    return smoothed_SB, khat.masked_fill(-cutoff_B <= rounding, -math.inf)
-
-
-class _Pareto(NamedTuple):
-    """Generalised Pareto laws, one per sentence; in each the upper tail is x^(-1/shape)."""
-
-    shape: Tensor
-    scale: Tensor
-
-
-def _fit_pareto(excess_MB: Tensor, count_B: Tensor) -> _Pareto:
-    """Fit by the empirical Bayes estimate of Zhang and Stephens, with a weak prior at shape 0.5.
-
-    The last ``count_B`` excesses of each column are the sample, ascending; those before are zero.
-    Where fewer than five draws are left, or the quartile underflows, the values are not finite.
-    """
-    num_tail = excess_MB.shape[0]
-    count_B = count_B.clamp(min=1)
-    quartile = (count_B / 4 + 0.5).long().clamp(min=1) - 1 + (num_tail - count_B)
-    quartile_B = excess_MB.gather(0, quartile[None]).squeeze(0)
-    grid_size_B = 30 + count_B.double().sqrt().floor()
-    j_G1 = torch.arange(1, int(grid_size_B.max()) + 1).to(grid_size_B)[:, None]
-    on_grid_GB = j_G1 <= grid_size_B
-
-    # theta = -shape / scale over a grid that covers what data of this quartile can support
-    theta_GB = (1 - (grid_size_B / (j_G1 - 0.5)).sqrt()) / (3 * quartile_B) + 1 / excess_MB[-1]
-    theta_GB = theta_GB.where(on_grid_GB, 0.0)
-    shape_GB = torch.stack([_profile_shape(theta_B, excess_MB, count_B) for theta_B in theta_GB])
-    log_likelihood_GB = count_B * ((-theta_GB / shape_GB).log() - shape_GB - 1)
-    weight_GB = torch.softmax(log_likelihood_GB.where(on_grid_GB, -math.inf), dim=0)
-    # A softmax weight this small is dropped, as in ArviZ and in R's loo, to give the same k-hat.
-    weight_GB = weight_GB.where(weight_GB >= 10 * torch.finfo(weight_GB.dtype).eps, 0.0)
-    theta_B = (theta_GB * weight_GB).sum(0) / weight_GB.sum(0)
-
-    shape_B = _profile_shape(theta_B, excess_MB, count_B)
-    prior_count = 10  # the prior on the shape is worth ten draws
-    shrunk_B = (count_B * shape_B + prior_count * 0.5) / (count_B + prior_count)
-    return _Pareto(shape=shrunk_B, scale=-shape_B / theta_B)
-
-
-def _profile_shape(theta_B: Tensor, excess_MB: Tensor, count_B: Tensor) -> Tensor:
-    """Give the shape of largest likelihood for theta = -shape / scale; both [B]."""
-    return torch.log1p(-theta_B * excess_MB).sum(0) / count_B
-
-
-def _pareto_quantile(probability_MB: Tensor, law: _Pareto) -> Tensor:
-    """Where the distribution function of each law reaches the probabilities, shape [M, B]."""
-    exponential_MB = -torch.log1p(-probability_MB)
-    no_shape = law.shape.abs() < torch.finfo(law.shape.dtype).eps
-    shape = law.shape.masked_fill(no_shape, 1.0)
-    power_MB = torch.expm1(shape * exponential_MB) / shape
-    return law.scale * torch.where(no_shape, exponential_MB, power_MB)
+    fit = fit_tail(top)
+    smoothed_SB = x_SB.scatter(0, where[:-1].flip(0), fit.smoothed())
+    return smoothed_SB, fit.khat(torch.finfo(log_w.dtype).eps)
 
 
 def _check(log_w: Tensor) -> None:

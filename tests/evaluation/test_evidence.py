@@ -281,4 +281,4 @@ def test_an_option_out_of_range_is_refused(option: dict) -> None:
 
 
 def test_the_table_names_what_the_docs_name() -> None:
-    assert list(EVIDENCE) == ["gaussian", "prior", "annealed", "jacobian"]
+    assert list(EVIDENCE) == ["gaussian", "ladder", "prior", "annealed", "jacobian"]

@@ -130,6 +130,10 @@ def better_weights(metrics: Mapping[str, Any]) -> str:
     kind = option(metrics, "evaluation", "estimator", "kind")
     if kind == "annealed":
         return "Raise num_samples and temperatures of the estimator 'annealed'."
+    if kind == "ladder":
+        return (
+            "Raise chains and conditional_ess of the estimator 'ladder', or its most_samples and most_chains."
+        )
     if kind == "jacobian":
         return (
             "Evaluate with the estimator 'gaussian' or 'annealed'; 'jacobian' is kept for comparison alone."
