@@ -23,6 +23,7 @@ from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, overridden_config
+from sri_pyro.config.simulation import simulated
 from sri_pyro.config.threads import computing_with
 from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, Split, in_order
@@ -117,6 +118,8 @@ def evaluate_run(
             section,
             tracer=tracer,
             watch=watch,
+            # Written last, so that what is held out is judged by the same noise with and without.
+            simulated=lambda: simulated(run.model, section.simulated, section.batch_size),
         )
         evaluation = with_floor(evaluation, split)
         record = provenance(config, corpus.record(), command) | {"weights": weights}

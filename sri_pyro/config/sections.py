@@ -141,18 +141,24 @@ class EvaluationSection(EvaluationOptions):
         split: ``test``, which nothing else touches, or ``valid``.
         num_sentences: A fixed random sample of that many sentences; None for all.
         batch_size: Sentences at a time; the proposal's covariance is pooled over them.
+        simulated: Sentences that the model itself writes, on which log p(x) is bounded from both sides; 0 for none.
+            One costs as much as a few held-out ones.
         estimator: Of log p(x); ``gaussian`` by default.
     """
 
     split: Literal["test", "valid"] = "test"
     num_sentences: int | None = None
     batch_size: int = 50
+    simulated: int = 0
     estimator: EvidenceEstimator | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(1, batch_size=self.batch_size)
         _at_least(2, num_sentences=2 if self.num_sentences is None else self.num_sentences)
+        _at_least(0, simulated=self.simulated)
+        if self.simulated == 1:
+            raise ValueError("simulated must be 0, or at least 2, for an error to be known; got 1.")
 
 
 class Untuned:

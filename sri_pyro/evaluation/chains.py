@@ -29,6 +29,8 @@ class EvaluationOptions:
         traced_sentences: Sentences whose runs are recorded step by step.
         traced_chains: Chains of each of them.
         exported_draws: Draws per sentence that are kept for the netCDF file.
+        approximate_upper: Whether every sentence gets an upper bound of log p(x) as well, from resampled importance
+            draws: approximate, and several times as costly as the rest.
 
     Raises:
         ValueError: If a count is out of range.
@@ -38,6 +40,7 @@ class EvaluationOptions:
     traced_sentences: int = 8
     traced_chains: int = 128
     exported_draws: int = 256
+    approximate_upper: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {

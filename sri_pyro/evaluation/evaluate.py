@@ -5,8 +5,8 @@ Axes: S importance draws, M short-run chains, n sentences in all, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -32,7 +32,9 @@ from sri_pyro.evaluation.metrics import (
     mutual_information,
     perplexity,
 )
+from sri_pyro.evaluation.sandwich import Between, Sandwich, between_bounds
 from sri_pyro.evaluation.units import ActiveUnits, active_units
+from sri_pyro.evaluation.upper import UpperBounds, resampled, upper_bounds
 from sri_pyro.evaluation.weight_summary import Climb, Folding, Tails, Worth
 from sri_pyro.target import Inference, Target, evaluating
 from sri_pyro.types import Batch, Estimate
@@ -46,13 +48,15 @@ class Evaluation:
         table: One row per sentence: ``id``, ``num_tokens``, ``log_px``, ``se``, ``khat``,
             ``khat_threshold``, ``ess``, ``num_samples``, ``rounds``, ``reconstruction``, ``kl_q_prior``,
             ``kl_posterior_prior``, ``kl_q_posterior``; of the estimator ``jacobian`` also ``negative_share`` and
-            ``smallest_eigenvalue``; of ``ladder`` also ``gradients`` and ``evaluations``.
+            ``smallest_eigenvalue``; of ``ladder`` also ``gradients`` and ``evaluations``; with approximate upper
+            bounds ``upper``, ``upper_se``, ``upper_reverse`` and ``upper_reverse_se``.
         metrics: The headline numbers, JSON-able.
         units: The active-unit analysis.
         chains: Short-run draws and their moments, rows as in the table.
         proposal: Importance draws and weights, rows as in the table.
         trace: Runs step by step, if they were traced.
         tokens: Token rows of every sentence, as in the table.
+        simulated: Bounds of log p(x) of every sentence that the model wrote, if it wrote any.
     """
 
     table: pd.DataFrame
@@ -62,6 +66,7 @@ class Evaluation:
     proposal: Weighted
     trace: StepTrace | None
     tokens: list[list[int]] = field(repr=False)
+    simulated: pd.DataFrame | None = None
 
 
 FOLDING = ("negative_share", "smallest_eigenvalue")
@@ -69,6 +74,9 @@ FOLDING = ("negative_share", "smallest_eigenvalue")
 
 SPENT = ("gradients", "evaluations")
 """What ``ladder`` says that each sentence took: gradients of log p(x given z) in z, and evaluations besides."""
+
+UPPER = ("upper", "upper_se", "upper_reverse", "upper_reverse_se")
+"""Approximate upper bounds of log p(x) of each sentence, in the order of ``UpperBounds``."""
 
 Watch = Callable[[int], None]
 """Told how many sentences are done."""
@@ -83,6 +91,7 @@ def evaluate(
     *,
     tracer: Inference | None = None,
     watch: Watch | None = None,
+    simulated: Callable[[], Sequence[tuple[Batch, Tensor]]] | None = None,
 ) -> Evaluation:
     """Score held-out sentences.
 
@@ -94,6 +103,8 @@ def evaluate(
         options: How much to spend.
         tracer: The same inference with its path recorded; None leaves the step-by-step trace out.
         watch: Told of progress.
+        simulated: Writes sentences by the model itself, at the end, and gives them with their codes [B, D]; log p(x) of
+            those is bounded from both sides.
 
     Raises:
         ValueError: If there are no sentences.
@@ -105,6 +116,7 @@ def evaluate(
     chains: list[Chains] = []
     ids: list[Tensor] = []
     rows: list[list[int]] = []
+    above: list[UpperBounds] = []
     first: Batch | None = None
     with evaluating(model):
         for batch in batches:
@@ -115,6 +127,8 @@ def evaluate(
             evidence.append(numbers)
             proposals.append(first_draws(weighted, options.exported_draws))
             chains.append(run_chains(target, inference, options))
+            if options.approximate_upper and target.dim:
+                above.append(upper_bounds(target, inference, resampled(weighted)))
             ids.append(batch.ids)
             rows += [row[row != 0].tolist() for row in batch.tokens.cpu()]
             if watch is not None:
@@ -126,7 +140,19 @@ def evaluate(
             few = first.select(torch.arange(min(options.traced_sentences, len(first)), device=device))
             traced: Target = model.target(few)  # type: ignore[operator]  # as above
             trace = trace_runs(traced, tracer, options.traced_chains, evidence[0].log_px)
-    return _collect(ids, rows, _join(evidence), _join(proposals), _join(chains), options.num_chains, trace)
+        written = simulated() if simulated is not None and target.dim else ()
+        between = between_bounds(model, inference, written, estimator) if written else None
+    upper = _join(above) if above else None
+    found = _collect(
+        ids, rows, _join(evidence), _join(proposals), _join(chains), options.num_chains, trace, upper
+    )
+    if between is None:
+        return found
+    own = Sandwich.of({str(name): torch.tensor(between[name].to_numpy()) for name in between}, exact=True)
+    metrics = {**found.metrics, "sandwich": asdict(own)}
+    if upper is None:
+        metrics["perplexity_between"] = asdict(Between.by_gap(found.metrics["perplexity"], own))
+    return replace(found, metrics=metrics, simulated=between)
 
 
 def _collect(
@@ -137,6 +163,7 @@ def _collect(
     chains: Chains,
     num_chains: int,
     trace: StepTrace | None,
+    upper: UpperBounds | None,
 ) -> Evaluation:
     """Put the pieces of all batches together and compute the headline numbers."""
     kl_q_prior = chains.cross_entropy - chains.entropy
@@ -155,6 +182,8 @@ def _collect(
         "kl_posterior_prior": evidence.kl_posterior_prior,
         "kl_q_posterior": evidence.log_px - chains.log_joint - chains.entropy,
     }
+    if upper is not None:
+        columns |= dict(zip(UPPER, vars(upper).values(), strict=True))
     columns |= {name: value for name in (*FOLDING, *SPENT) if (value := getattr(proposal, name)) is not None}
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
     units = active_units(chains.mean, chains.covariance, num_chains, chains.z[-1])
@@ -181,6 +210,13 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
     check = jensen_check(
         -column["log_px"], column["reconstruction"], column["kl_q_prior"], column["se"], binding=exact
     )
+    above: dict[str, Any] = {}
+    if set(UPPER) <= set(column):
+        approximate = Sandwich.of(column, exact=False)
+        above = {
+            "approximate_sandwich": asdict(approximate),
+            "perplexity_between": asdict(Between.by_bounds(approximate)),
+        }
     folding = {"folding": asdict(Folding.of(column))} if set(FOLDING) <= set(column) else {}
     return {
         "perplexity": asdict(ppl),
@@ -195,6 +231,7 @@ def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[s
         ),
         "jensen": asdict(check),
         **folding,
+        **above,
         **({"ladder": asdict(Climb.of(column))} if set(SPENT) <= set(column) else {}),
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.diagnostics import export, to_netcdf
-from sri_pyro.evaluation.evaluate import FOLDING, SPENT, Evaluation
+from sri_pyro.evaluation.evaluate import FOLDING, SPENT, UPPER, Evaluation
 from sri_pyro.evaluation.latent_space import describe
 from sri_pyro.writing import atomic_path
 
@@ -27,7 +27,7 @@ EVIDENCE = (
     "log_px", "se", "khat", "khat_threshold", "ess", "num_samples", "rounds", "reconstruction",
     "kl_q_prior", "kl_posterior_prior", "kl_q_posterior",
 )  # fmt: skip
-"""Columns of the table of sentences that go into the group ``evidence``, before those of ``FOLDING`` and ``SPENT``."""
+"""Columns of the table of sentences in the group ``evidence``, before ``FOLDING``, ``SPENT`` and ``UPPER``."""
 
 ABOUT = {
     "posterior/z": ("1", "codes: end points of independent runs of the inference, in the inference's own law q"),
@@ -50,6 +50,20 @@ ABOUT = {
     "evidence/smallest_eigenvalue": ("1", "smallest eigenvalue of a step's Jacobian; at or below 0 a step folds"),
     "evidence/gradients": ("1", "gradients of log p(x | z) in z that the estimate took, draws that decided included"),
     "evidence/evaluations": ("1", "evaluations of log p(x | z) that the estimate took besides"),
+    "evidence/upper": ("nat", "approximate upper bound of log p(x), bidirectional Monte Carlo from resampled draws"),
+    "evidence/upper_se": ("nat", "its Monte Carlo standard error over chains"),
+    "evidence/upper_reverse": ("nat", "approximate upper bound of log p(x) by reverse importance sampling"),
+    "evidence/upper_reverse_se": ("nat", "its Monte Carlo standard error over chains"),
+    "simulated/num_tokens": ("tokens", "predicted tokens of a sentence that the model wrote"),
+    "simulated/log_px": ("nat", "lower bound of its log p(x), by the estimator of the evaluation"),
+    "simulated/se": ("nat", "Monte Carlo standard error of log_px"),
+    "simulated/khat": ("1", "Pareto shape of the importance weights' tail"),
+    "simulated/khat_threshold": ("1", "k-hat at or above which log_px is not to be trusted"),
+    "simulated/rounds": ("1", "fits of the proposal; of the estimator ladder, the rung that is counted"),
+    "simulated/upper": ("nat", "upper bound of log p(x) by bidirectional Monte Carlo from the exact code"),
+    "simulated/upper_se": ("nat", "its Monte Carlo standard error over chains"),
+    "simulated/upper_reverse": ("nat", "upper bound of log p(x) by reverse importance sampling from the exact code"),
+    "simulated/upper_reverse_se": ("nat", "its Monte Carlo standard error over chains"),
     "trajectory/energy": ("nat", "-log p(x, z_k), mean over the runs of a sentence"),
     "trajectory/kl_posterior": ("nat", "KL(q_k || posterior), a lower estimate from a Gaussian entropy"),
     "trajectory/gradient_norm": ("nat", "norm of the gradient of log p(x, z_k) in z, mean over runs"),
@@ -136,7 +150,9 @@ def export_arguments(
         raise ValueError(
             f"an export needs the text of every sentence; got {len(texts)} texts for {len(table)} sentences."
         )
-    evidence = {name: table[name].to_numpy() for name in (*EVIDENCE, *FOLDING, *SPENT) if name in table}
+    evidence = {
+        name: table[name].to_numpy() for name in (*EVIDENCE, *FOLDING, *SPENT, *UPPER) if name in table
+    }
     dims: dict[str, Sequence[str]] = dict.fromkeys(evidence, ("sentence",))
     coords: dict[str, Any] = {"sentence": table["id"].to_numpy()}
     proposal = evaluation.proposal
@@ -155,6 +171,10 @@ def export_arguments(
         groups["posterior"] = {
             "z": _replicated(_array(evaluation.chains.z[: _affordable(evaluation.chains.z)]))
         }
+    if evaluation.simulated is not None:
+        own = {str(name): evaluation.simulated[name].to_numpy() for name in evaluation.simulated}
+        groups["simulated"] = own
+        dims |= {f"simulated/{name}": ("simulated_sentence",) for name in own}
     if prior_z is not None:
         groups["prior"] = {"z": _array(prior_z)[None]}
         dims["prior/z"] = ("chain", "draw", "z_dim")

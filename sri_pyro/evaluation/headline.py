@@ -23,9 +23,15 @@ METHODS = {
     "self_normalised_importance": "self-normalised importance weights",
     GAUSSIAN_ENTROPY: "Gaussian entropy: biased low by construction",
     EXACT_DENSITY: "mean over draws of known density: unbiased",
+    "bidirectional": "bidirectional Monte Carlo",
     "infonce_gaussian": "InfoNCE with Gaussian critics: a lower bound",
 }
 """Estimators by the names they have in ``metrics.json``."""
+BETWEEN = {
+    "approximate_upper": "The lower end rests on approximate upper bounds of the sentences' log p(x).",
+    "simulated_gap": "The lower end is less by the gap of the bounds on as many tokens that the model wrote.",
+}
+"""Where the lower end of a perplexity comes from."""
 
 
 IMPOSSIBLE = 4.0
@@ -95,6 +101,10 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
         else _withheld("Perplexity"),
         _row("Negative log-likelihood", metrics["nll"], "nats a sentence") if trusted else _withheld("NLL"),
     ]
+    if "perplexity_between" in metrics:
+        title = "Perplexity between bounds"
+        rows += [_between(title, metrics["perplexity_between"]) if trusted else _withheld(title)]
+        rows += _gap_rows(metrics)
     if "floor" in metrics:
         floor = metrics["floor"]
         rows += [
@@ -107,6 +117,35 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
             if trusted
             else _withheld("Excess over the truth"),
         ]
+    return rows
+
+
+def _between(title: str, found: Mapping[str, Any]) -> Row:
+    return Row(
+        title,
+        f"{plain(found['lower'], '.4g')} to {plain(found['upper'], '.4g')}",
+        f"{BETWEEN[found['method']]} Errors of either end's logarithm: {plain(found['log_se_monte_carlo'], '.2g')} by "
+        f"Monte Carlo, {plain(found['log_se_sampling'], '.2g')} by the choice of sentences.",
+    )
+
+
+def _gap_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """What lies between the bounds of log p(x), a sentence."""
+    rows = []
+    for name, title, kind in (
+        ("sandwich", "Gap of the bounds, own text", "exact upper bounds"),
+        ("approximate_sandwich", "Gap of the bounds, held-out text", "approximate upper bounds"),
+    ):
+        if name not in metrics:
+            continue
+        found = metrics[name]
+        note = (
+            f"nats a sentence, {kind}; {rounded(estimate(found['gap_reverse']))} by reverse importance sampling. "
+            f"k-hat fails on {number(found['failed_share']):.1%} of {found['num_sentences']:,} sentences, "
+            f"which make up {plain(found['failed_nats'], '.3g')} of a mean log p(x) of "
+            f"{plain(found['lower']['value'], '.4g')}"
+        )
+        rows.append(_row(title, found["gap"], note))
     return rows
 
 

@@ -368,3 +368,28 @@ def test_runs_of_other_seeds_are_judged_on_the_same_sentences(say: Say, config: 
         assert say("evaluate", run).code == 0
         chosen.append(pd.read_csv(run / "sentences.csv")["id"].tolist())
     assert chosen[0] == chosen[1]
+
+
+def test_evaluate_climbs_to_an_error_and_bounds_its_own_text(say: Say, run: Path) -> None:
+    """--target-se names the ladder, --set its other options; simulated sentences get a row and a verdict."""
+    ladder = "evaluation.estimator"
+    small = [f"{ladder}.num_samples=64", f"{ladder}.chains=32", f"{ladder}.most_temperatures=6"]
+    options = [
+        *small,
+        "evaluation.simulated=4",
+        "evaluation.num_sentences=6",
+        "evaluation.traced_sentences=0",
+    ]
+    said = say(
+        "evaluate", run, "--target-se", 0.2, *(word for option in options for word in ("--set", option))
+    )
+    assert said.code == 0, said.err
+    assert "Gap of the bounds, own text" in said.out
+    assert "Error of a log p(x), median" in said.out
+    metrics = json.loads((run / "metrics.json").read_text())
+    estimator = metrics["provenance"]["configuration"]["evaluation"]["estimator"]
+    assert (estimator["kind"], estimator["target_se"], estimator["chains"]) == ("ladder", 0.2, 32)
+    assert sum(metrics["ladder"]["sentences"]) == 6
+    refused = say("evaluate", run, "--target-se", -1)
+    assert refused.code == 2
+    assert "target_se must be a positive number of nats; got -1.0." in refused.err

@@ -9,6 +9,7 @@ from sri_pyro.evaluation.verdicts.aggregate import aggregate, run_aggregate
 from sri_pyro.evaluation.verdicts.code import code
 from sri_pyro.evaluation.verdicts.coherence import jensen
 from sri_pyro.evaluation.verdicts.likelihood import likelihood
+from sri_pyro.evaluation.verdicts.sandwich import sandwich
 from sri_pyro.evaluation.verdicts.short_run import noise, rest, short_run
 from sri_pyro.evaluation.verdicts.verdict import LEVELS, Verdict
 
@@ -34,6 +35,8 @@ def judge(metrics: Mapping[str, Any]) -> list[Verdict]:
     """
     verdicts: list[Verdict | None] = [likelihood(metrics), code(metrics)]
     if metrics["active_units"]["of"]:
-        verdicts += [topic(metrics) for topic in (short_run, noise, rest, aggregate, run_aggregate, jensen)]
+        verdicts += [
+            topic(metrics) for topic in (sandwich, short_run, noise, rest, aggregate, run_aggregate, jensen)
+        ]
     found = [verdict for verdict in verdicts if verdict is not None]
     return sorted(found, key=lambda verdict: LEVELS.index(verdict.level))

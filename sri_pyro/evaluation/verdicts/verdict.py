@@ -15,8 +15,8 @@ class Verdict:
     """One plain statement about a model or its inference.
 
     Attributes:
-        topic: ``likelihood``, ``code``, ``short_run``, ``noise``, ``rest``, ``aggregate``, ``run_aggregate`` or
-            ``jensen``.
+        topic: ``likelihood``, ``code``, ``short_run``, ``noise``, ``rest``, ``aggregate``, ``run_aggregate``,
+            ``jensen`` or ``sandwich``.
         level: ``bad``, ``caution``, ``info`` or ``good``.
         headline: The statement.
         evidence: The numbers it rests on.
