@@ -147,3 +147,14 @@ def test_toml_is_written_so_that_the_standard_library_reads_it_back() -> None:
         "odd key": {"a.b": [["x"], []]},
     }
     assert tomllib.loads(dumps(data)) == data
+
+
+def test_the_harmonic_mean_is_refused_with_the_reason() -> None:
+    """Not merely unknown: who asks for it by name is told why there is none."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(PCFG, ["evaluation.estimator=harmonic"])
+    assert list(caught.value.problems) == [
+        "estimator 'harmonic' is refused: the harmonic mean of p(x | z) over posterior draws over-states log p(x), by "
+        "nats in a few dozen dimensions, for its weights have infinite variance and chains rarely meet the small "
+        "likelihoods that decide it; use 'gaussian', or evaluation.simulated for bounds from both sides"
+    ]

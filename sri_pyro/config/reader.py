@@ -56,6 +56,9 @@ class Reader:
         return self.options(f"{table.what} '{kind}'", factory, options, kind, table.follows, **given)
 
     def _factory(self, table: Table, kind: str) -> Callable[..., Any] | None:
+        if kind in table.refused:
+            self.problems.append(f"{table.what} '{kind}' is refused: {table.refused[kind]}")
+            return None
         if ":" not in kind:
             if kind not in table.entries:
                 self.problems.append(

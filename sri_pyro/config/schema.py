@@ -51,6 +51,7 @@ class Table:
         follows: Keywords that a user does not give, and what they follow from.
         section: Where it stands, if its noun does not say so.
         default: The kind of one that a constructor needs and nobody names.
+        refused: Kinds that others have and this library does not, and why, as the end of a sentence.
     """
 
     what: str
@@ -58,6 +59,7 @@ class Table:
     follows: Mapping[str, str] = field(default_factory=dict)
     section: str = ""
     default: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from sri_pyro.config.schema import Table
 from sri_pyro.course import Training
 from sri_pyro.data import SOURCES
-from sri_pyro.evaluation import EVIDENCE, EvaluationOptions
+from sri_pyro.evaluation import EVIDENCE, REFUSED, EvaluationOptions
 from sri_pyro.evaluation.evidence import EvidenceEstimator
 from sri_pyro.inference import INFERENCES, OBJECTIVES, StepSizeTuner
 from sri_pyro.models import DECODERS, ENCODERS, PRIORS, Encoder
@@ -195,7 +195,7 @@ NESTED: Final[Mapping[Any, Table]] = {
     Integrator: Table("integrator", INTEGRATORS),
     StepSchedule: Table("step_schedule", STEP_SCHEDULES),
     NoiseSchedule: Table("noise", NOISE_SCHEDULES),
-    EvidenceEstimator: Table("estimator", EVIDENCE),
+    EvidenceEstimator: Table("estimator", EVIDENCE, refused=REFUSED),
     Encoder: Table("encoder", ENCODERS, VOCABULARY_FOLLOWS, default="lstm"),
     KLWeight: Table("kl_weight", KL_WEIGHTS),
     UpdateRule: Table("update", UPDATES),
