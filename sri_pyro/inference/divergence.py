@@ -1,4 +1,4 @@
-"""Divergence: which chains left every posterior there is, and how they run again with shorter steps.
+"""Divergence: how chains that left every posterior there is run again with shorter steps.
 
 Axes: S draws, B sentences, D latent dimensions.
 """
@@ -15,14 +15,6 @@ from sri_pyro.types import Draws
 
 log = logging.getLogger(__name__)
 
-FAR = 1e3
-"""A coordinate this far from the origin has left every posterior there is; the chain diverges."""
-FALL = 30.0
-"""Nats by which, besides one for each coordinate, the log joint may fall along a run; beyond, the chain diverges.
-
-From a draw of the prior to one of the posterior the log joint rises, and where x says nothing it changes by the
-difference of two halves of chi-squares, each of D degrees of freedom. That it falls by D + 30 has a probability
-below exp(-27) for every D (Chernoff's bound)."""
 LASTING = 0.1
 """Share of diverging chains beyond which a halving stays. A few steep sentences early in training must not shorten
 the steps of all that follow: a run that hardly leaves the prior teaches the decoder to ignore it."""
@@ -86,18 +78,6 @@ def lasting(counts: Tensor) -> float:
     chains, *diverging = counts.tolist()
     factor: float = 0.5 ** sum(bad / chains > LASTING for bad in diverging)
     return factor
-
-
-def diverged(z: Tensor, log_joint: Tensor) -> Tensor:
-    """Which chains ended beyond reason, met a value that is not finite, or fell, shape [S, B].
-
-    Args:
-        z: Where chains end, shape [S, B, D].
-        log_joint: log p(x, z) along the run, nats, the start first, shape [S, B, positions].
-    """
-    inside = (z.abs() < FAR).all(-1)  # False for NaN too
-    fall = log_joint[..., 0] - log_joint[..., -1]
-    return ~(inside & log_joint.isfinite().all(-1) & (fall < z.shape[-1] + FALL))
 
 
 def replaced(draws: Draws, others: Draws, where: Tensor) -> Draws:

@@ -10,8 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sri_pyro.inference.divergence import diverged, guarded, lasting, tell
+from sri_pyro.inference.divergence import guarded, lasting, tell
 from sri_pyro.inference.short_run import ShortRunLangevin, run_chains
+from sri_pyro.numerics.divergence import diverged
 from sri_pyro.numerics.langevin import Integrator
 from sri_pyro.numerics.schedules import ConstantSteps, NoiseSchedule, StepSchedule
 from sri_pyro.target import Target

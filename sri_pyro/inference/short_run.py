@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sri_pyro.inference.amortized import readable, reparameterised
-from sri_pyro.inference.divergence import diverged, guarded, lasting, tell
+from sri_pyro.inference.divergence import guarded, lasting, tell
 from sri_pyro.models.decoders.frozen_tail import Approximable, FrozenTailLikelihood, TailOptions
 from sri_pyro.models.encoders import Encoder
 from sri_pyro.numerics import keyed
+from sri_pyro.numerics.divergence import diverged
 from sri_pyro.numerics.langevin import (
     Integrator,
     LeimkuhlerMatthews,

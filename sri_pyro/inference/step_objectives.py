@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sri_pyro.inference.divergence import FAR
 from sri_pyro.inference.short_run import ShortRunLangevin, noise_of
+from sri_pyro.numerics.divergence import FAR
 from sri_pyro.numerics.folding import step_map
 from sri_pyro.numerics.gaussians import gaussian_entropy, moments
 from sri_pyro.numerics.langevin import StepSizes, neighbours, run_langevin
