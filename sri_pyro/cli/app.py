@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from sri_pyro.cli import comparing, describing, running, training, usage
+from sri_pyro.cli import comparing, describing, examining, running, training, usage
 from sri_pyro.cli.failing import FAILED, another_speaks, described, say, sentence_of, several
 from sri_pyro.cli.stopping import INTERRUPTED, NOTHING, stopping
 
@@ -86,6 +86,7 @@ app.command()(training.train)
 app.command()(running.evaluate)
 app.command()(running.report)
 app.command()(comparing.compare)
+app.command()(examining.doctor)
 
 app.command()(running.sample)
 app.command()(running.interpolate)

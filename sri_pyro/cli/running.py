@@ -27,10 +27,10 @@ def tell(sentence: str) -> None:
 
 
 @contextmanager
-def sentences_bar() -> Iterator[Watch]:
-    """A bar over sentences; what it gives is told how many are done, and of how many."""
+def sentences_bar(unit: str = "sentences") -> Iterator[Watch]:
+    """A bar over sentences, or another unit; what it gives is told how many are done, and of how many."""
     bar = Progress(
-        TextColumn("{task.completed:.0f} of {task.total:.0f} sentences"),
+        TextColumn(f"{{task.completed:.0f}} of {{task.total:.0f}} {unit}"),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),

@@ -2,6 +2,7 @@
 
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
 from sri_pyro.config.cost import Cost
+from sri_pyro.config.doctor import doctor_run, readable_doctor
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
 from sri_pyro.config.run import Run, load_run
@@ -27,6 +28,7 @@ __all__ = [
     "atomic_path",
     "build",
     "build_model",
+    "doctor_run",
     "evaluate_run",
     "joined",
     "load_corpus",
@@ -35,6 +37,7 @@ __all__ = [
     "presets",
     "read_config",
     "readable",
+    "readable_doctor",
     "report_run",
     "seed_everything",
     "tensorboard_watch",

@@ -133,7 +133,7 @@ def run_chains(target: Target, inference: Inference, options: EvaluationOptions)
     if draws.log_q is not None:
         entropy = -draws.log_q.double().mean(0)
     else:
-        entropy = _gaussian_entropy(z) if target.dim else z.new_zeros(target.batch_size).double()
+        entropy = known_entropy(z) if target.dim else z.new_zeros(target.batch_size).double()
     return Chains(
         z=z[-options.exported_draws :],  # the last, among them the held-out ones
         mean=fit.mean,
@@ -149,7 +149,7 @@ def run_chains(target: Target, inference: Inference, options: EvaluationOptions)
     )
 
 
-def _gaussian_entropy(z: Tensor) -> Tensor:
+def known_entropy(z: Tensor) -> Tensor:
     """The debiased Gaussian entropy, nats, shape [B]; NaN of too few chains, and where they diverged or stood still."""
     entropy = z.new_full(z.shape[1:2], torch.nan, dtype=torch.float64)
     factor, failed = torch.linalg.cholesky_ex(moments(z.double()).covariance)
@@ -168,7 +168,7 @@ def trace_runs(target: Target, tracer: Inference, num_chains: int, log_px: Tenso
     for z in path:
         prior, likelihood = target.value(z)
         log_joint.append((prior + likelihood).double().mean(0))
-        kl.append(log_px - log_joint[-1] - _gaussian_entropy(z))
+        kl.append(log_px - log_joint[-1] - known_entropy(z))
     return StepTrace(
         sentence=np.arange(path.shape[2]),
         log_joint=torch.stack(log_joint, 1).cpu().numpy(),

@@ -5,6 +5,8 @@ Axes: S chains, B sentences, D latent dimensions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -62,3 +64,16 @@ def _ends(target: Target, z: Tensor, rounds: int) -> Extremes:
             lambda vector: -target.hessian_vector_product(there, vector), torch.randn_like(there), rounds
         )
     return Extremes(*(torch.where(usable, value, torch.nan) for value in found))
+
+
+def stability_limit(largest: float) -> float:
+    r"""The step at which a run stops contracting in a direction of precision :math:`\lambda`: :math:`2/\lambda`.
+
+    A step of ``ula`` and of ``lm`` multiplies the distance from the mode by :math:`1 - s\lambda`. In ``baoab`` with
+    :math:`h = \sqrt{2s}` the limit of the leapfrog, :math:`h\sqrt\lambda < 2`, is the same, whatever the friction.
+
+    Example:
+        >>> stability_limit(10.0)
+        0.2
+    """
+    return 2 / largest if largest > 0 else math.inf

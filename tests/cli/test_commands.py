@@ -30,6 +30,7 @@ def test_help_teaches(say: Say) -> None:
         "evaluate",
         "report",
         "compare",
+        "doctor",
         "sample",
         "interpolate",
         "score",

@@ -1,0 +1,33 @@
+"""Commands that look at one side of a run's folder more closely: doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sri_pyro.cli.running import RunArgument, naming, sentences_bar, tell
+from sri_pyro.cli.stopping import NOTHING, stopping
+
+
+def doctor(
+    context: typer.Context,
+    run: RunArgument,
+    sentences: Annotated[int, typer.Option(help="Sentences of the validation split.")] = 16,
+    chains: Annotated[int, typer.Option(help="Chains of each sentence, at least.")] = 128,
+) -> None:
+    """Say whether the steps of a run are too small, right, too large or unstable, and whether there are enough of them.
+
+    Writes doctor.json and doctor.nc into the run's folder; sri-pyro report draws them.
+
+    sri-pyro doctor runs/demo
+    """
+    with stopping(lambda: NOTHING):
+        from sri_pyro.config import doctor_run, readable_doctor
+
+        with naming(run), sentences_bar("runs of all sentences") as watch:
+            numbers = doctor_run(run, sentences, chains, command=context.obj, watch=watch)
+        for line in readable_doctor(numbers):
+            print(line)
+        if not numbers["num_steps"]:
+            tell("there is nothing to draw")

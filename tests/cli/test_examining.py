@@ -1,0 +1,82 @@
+"""The doctor on a run's folder."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from sri_pyro.config import doctor_run, load_run
+from sri_pyro.config.doctor import dynamics_of
+from sri_pyro.evaluation.findings import read_findings
+from tests.cli.helpers import Say, refused
+
+FEW = ("--sentences", 4, "--chains", 8)
+
+
+def test_the_doctor_writes_findings_and_ends_in_advice(say: Say, run: Path) -> None:
+    """Everything a figure needs is in the files, the same command gives the same numbers, and the evaluation that the
+    folder holds stays as it was.
+    """
+    before = (run / "metrics.json").read_bytes()
+    said = say("doctor", run, *FEW)
+    assert said.code == 0
+    assert said.out.splitlines()[-1].startswith("advice: your steps, ")
+    first = (run / "doctor.json").read_text()
+    assert say("doctor", run, *FEW).code == 0
+    assert (run / "doctor.json").read_text() == first
+    assert (run / "metrics.json").read_bytes() == before
+    found = read_findings(run, "doctor")
+    assert found is not None
+    numbers, data = found
+    assert numbers["provenance"]["split"] == "valid"
+    assert numbers["provenance"]["command"].startswith("sri-pyro doctor")
+    assert numbers["num_steps"] == 3
+    assert dict(data["curvature"]["largest"].sizes) == {"step": 4, "curvature_chain": 4, "sentence": 4}
+    assert dict(data["grid"]["energy"].sizes) == {"factor": 7, "sentence": 4}
+    assert data["lengths"]["num_steps"].to_numpy().tolist() == [2, 6, 3]
+    assert data["mixing"]["kl_posterior"].attrs["units"] == "nat"
+
+
+def test_the_dynamics_are_the_runs_own(trained: Path) -> None:
+    """Oracle: the inference itself, from the same generator, whose chains do not diverge. Catches a lost step scale or
+    noise scale.
+    """
+    run = load_run(trained)
+    run.inference.step_scale.fill_(0.5)  # type: ignore[operator,union-attr]  # a buffer
+    dynamics = dynamics_of(run.inference)
+    assert dynamics is not None
+    assert dynamics.steps() == run.inference.step_sizes()  # type: ignore[operator]
+    assert dynamics.noise_scale == 1.0
+    assert dynamics.steps(2.0, 6) == [step * 2 for step in dynamics.steps(1.0, 6)]
+    assert dynamics_of(torch.nn.Identity()) is None
+
+
+def test_a_run_without_steps_says_so(say: Say, config: Path, tmp_path: Path) -> None:
+    text = config.read_text().replace("[inference]\nnum_steps = 3\n", '[inference]\nkind = "amortized"\n')
+    config.write_text(text.replace("[model]", '[objective]\nkind = "elbo"\n[model]'))
+    assert say("train", config, "--out", tmp_path / "run").code == 0
+    said = say("doctor", tmp_path / "run", *FEW)
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "NOTE: This inference takes no Langevin steps; there is no step size to examine. The inference is 'amortized'.",
+        "",
+        "advice: This inference takes no Langevin steps, so there is no step size to advise on.",
+    ]
+    assert json.loads((tmp_path / "run" / "doctor.json").read_text())["num_steps"] == 0
+
+
+def test_refusals(say: Say, run: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    refused(say("doctor", nothing), f"{nothing} is not a run folder: it has no config.toml")
+    refused(say("doctor", run, "--sentences", 1), "the doctor needs at least 2 sentences; got 1")
+    refused(
+        say("doctor", run, "--chains", 3),
+        "the doctor needs num_chains of at least 8 and curvature_chains from 1 to that; got 3 and 4.",
+    )
+    assert not (run / "doctor.json").exists()
+
+
+def test_python_gives_the_same(run: Path, say: Say) -> None:
+    numbers = doctor_run(run, 4, 8)
+    said = say("doctor", run, *FEW)
+    assert said.out.splitlines()[-1] == f"advice: {numbers['advice']}"
