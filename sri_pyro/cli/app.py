@@ -87,6 +87,7 @@ app.command()(running.evaluate)
 app.command()(running.report)
 app.command()(comparing.compare)
 app.command()(examining.doctor)
+app.command()(examining.criticise)
 
 app.command()(running.sample)
 app.command()(running.interpolate)

@@ -1,4 +1,4 @@
-"""Commands that look at one side of a run's folder more closely: doctor."""
+"""Commands that look at one side of a run more closely: doctor, criticise."""
 
 from __future__ import annotations
 
@@ -31,3 +31,21 @@ def doctor(
             print(line)
         if not numbers["num_steps"]:
             tell("there is nothing to draw")
+
+
+def criticise(context: typer.Context, run: RunArgument) -> None:
+    """Say what is wrong with the model of an evaluated run, and what with its inference.
+
+    Codes are tested against the prior, and the model's sentences against held-out ones.
+
+    Writes criticism.json and criticism.nc into the run's folder; sri-pyro report draws them.
+
+    sri-pyro criticise runs/demo
+    """
+    with stopping(lambda: NOTHING):
+        from sri_pyro.config import criticise_run, readable_criticism
+
+        with naming(run):
+            numbers = criticise_run(run, command=context.obj, tell=tell)
+        for line in readable_criticism(numbers):
+            print(line)

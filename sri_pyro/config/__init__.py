@@ -2,6 +2,7 @@
 
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
 from sri_pyro.config.cost import Cost
+from sri_pyro.config.criticise import criticise_run, readable_criticism
 from sri_pyro.config.doctor import doctor_run, readable_doctor
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
@@ -28,6 +29,7 @@ __all__ = [
     "atomic_path",
     "build",
     "build_model",
+    "criticise_run",
     "doctor_run",
     "evaluate_run",
     "joined",
@@ -37,6 +39,7 @@ __all__ = [
     "presets",
     "read_config",
     "readable",
+    "readable_criticism",
     "readable_doctor",
     "report_run",
     "seed_everything",

@@ -31,6 +31,7 @@ def test_help_teaches(say: Say) -> None:
         "report",
         "compare",
         "doctor",
+        "criticise",
         "sample",
         "interpolate",
         "score",

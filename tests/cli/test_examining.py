@@ -80,3 +80,38 @@ def test_python_gives_the_same(run: Path, say: Say) -> None:
     numbers = doctor_run(run, 4, 8)
     said = say("doctor", run, *FEW)
     assert said.out.splitlines()[-1] == f"advice: {numbers['advice']}"
+
+
+def test_criticism_writes_findings_of_model_and_inference(say: Say, config: Path, tmp_path: Path) -> None:
+    """From the evaluation's own draws, of its split; the same numbers by the same command."""
+    run, text = tmp_path / "run", config.read_text().replace("sentences = 8", "sentences = 36")
+    config.write_text(text.replace("test_fraction = 0.2", "test_fraction = 0.45"))
+    assert say("train", config, "--out", run).code == 0
+    assert say("evaluate", run).code == 0
+    said = say("criticise", run)
+    assert said.code == 0, said
+    first = (run / "criticism.json").read_text()
+    assert say("criticise", run).code == 0
+    assert (run / "criticism.json").read_text() == first
+    found = read_findings(run, "criticism")
+    assert found is not None
+    numbers, data = found
+    assert numbers["provenance"]["split"] == "test"
+    assert any("Model: " in line for line in said.out.splitlines())
+    assert data["texts"]["discrepancy"].to_numpy().shape[1] == 8
+    assert data["codes"]["law"].to_numpy().tolist() == ["posterior", "inference"]
+    assert data["codes"]["eigenvalues"].sizes["rank"] == 2
+
+
+def test_criticism_needs_an_evaluation_of_these_weights(say: Say, run: Path) -> None:
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["provenance"]["weights"]["digest"] = "another"
+    path.write_text(json.dumps(metrics))
+    refused(say("criticise", run), f"the evaluation in {run} is of other weights; evaluate the run again")
+    path.write_text("{")
+    refused(say("criticise", run), f"{path} is damaged; evaluate the run again")
+    path.unlink()
+    refused(
+        say("criticise", run), f"{run} holds no evaluation, whose draws are criticised; evaluate it first"
+    )

@@ -15,8 +15,8 @@ DIVERGED = 0.01
 """Share of diverging chains from which a run is called unstable; those chains run again with halved steps."""
 SAFE = 0.8
 """Share of the stability limit to stay below: near it, a step a fifth longer explodes within 20 steps."""
-STEADY = 0.1
-"""Correlation with the start below which a run has forgotten it, for every purpose that a report has."""
+FORGOTTEN = 0.1
+"""Correlation with the start below which a run has forgotten it."""
 
 Condition = Literal["unstable", "too_large", "too_small", "good", "untold"]
 
@@ -189,7 +189,7 @@ def _num_steps(numbers: Mapping[str, Any]) -> Verdict | None:
         f"At the best steps for each, K = {more['num_steps']} is {_signed(gain)} nats closer than K = {steps}"
     )
     if fewer is not None:
-        evidence += f", K = {fewer['num_steps']} {_signed(estimate(fewer['gain']))}"
+        evidence += f", and K = {fewer['num_steps']} is {_signed(estimate(fewer['gain']))} nats"
     kl = estimate(numbers["grid"]["kl_best"])
     evidence += f". KL(inference ‖ posterior) is {rounded(kl)} nats there, a lower estimate."
     if low > WORTH:
@@ -217,19 +217,19 @@ def _mixing(numbers: Mapping[str, Any]) -> Verdict:
         f"From step {settled} of {steps} on, log p(x, z) differs from its last value by no more than its Monte Carlo "
         f"error. Where chains end they correlate with where they started by {rounded(kept)}."
     )
-    if settled <= steps - max(1, round(steps / 4)) and abs(kept.value) < STEADY:
+    if settled <= steps - max(1, round(steps / 4)) and abs(kept.value) < FORGOTTEN:
         return Verdict(
             "mixing", "good", "The run comes to rest and forgets its start.", evidence,
             "Rest is not correctness: the grid of steps speaks to that.",
         )  # fmt: skip
-    if abs(kept.value) < STEADY:
+    if abs(kept.value) < FORGOTTEN:
         return Verdict(
             "mixing", "info", "The run forgets its start, and still moves at its end.", evidence,
             "See whether more steps gain anything.",
         )  # fmt: skip
     return Verdict(
-        "mixing", "caution", "The run remembers where it started.", evidence,
-        "Where x says little, z is the start in part, and so the prior: longer steps or more of them mix it in.",
+        "mixing", "info", "The run remembers where it started.", evidence,
+        "That does no harm where the posterior is as wide as the prior; elsewhere KL(inference ‖ posterior) shows it.",
     )  # fmt: skip
 
 
