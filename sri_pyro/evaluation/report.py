@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from sri_pyro.evaluation import figures, latent_figures
+from sri_pyro.evaluation import criticism_figures, doctor_figures, figures, latent_figures
+from sri_pyro.evaluation.diagnostics import InferenceResult
 from sri_pyro.evaluation.drawing import Panel
 from sri_pyro.evaluation.headline import headline, summary
 from sri_pyro.evaluation.latent_space import passing
@@ -115,8 +116,13 @@ def tabs(inputs: ReportInputs) -> list[Tab]:
         Tab("Overview", [], ["verdicts", "numbers"]),
         Tab("Likelihood", _likelihood(inputs)),
         Tab("Inference", _inference(inputs) if _has_code(inputs) else []),
+        Tab("Steps", _found(inputs, "doctor", "Are the steps right?", doctor_figures.doctor_panels)),
         Tab("Latent code", _code(inputs) if _has_code(inputs) else []),
         Tab("Text", [], [kind for kind in TEXTS if inputs.texts[kind]]),
+        Tab(
+            "Criticism",
+            _found(inputs, "criticism", "Model or inference?", criticism_figures.criticism_panels),
+        ),
         Tab("Training", [Section("Training", figures.training(inputs.history, _has_code(inputs)))]),
         Tab("Record", [], ["record"]),
     ]
@@ -166,6 +172,16 @@ def _code(inputs: ReportInputs) -> list[Section]:
             latent_figures.aggregate(z, proposal_z, log_weight, passing(inputs.table), prior_z),
         ),
     ]
+
+
+def _found(
+    inputs: ReportInputs,
+    name: str,
+    heading: str,
+    panels: Callable[[Mapping[str, Any], InferenceResult], list[Panel]],
+) -> list[Section]:
+    """The figures of a further analysis, if the folder holds its findings."""
+    return [Section(heading, panels(*inputs.findings[name]))] if name in inputs.findings else []
 
 
 def _codes(inputs: ReportInputs) -> tuple[Codes, Codes, Codes, Codes | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
 from sri_pyro.evaluation.files import check_metrics, check_texts
+from sri_pyro.evaluation.findings import read_findings
 from sri_pyro.history import read_record
 from sri_pyro.wording import listed, shown
 
@@ -20,6 +21,8 @@ DRAWN = {"step": ("epoch", "loss"), "validation": ("epoch", "nll")}
 """Numbers of a history that the figures draw."""
 COLUMNS = ("num_tokens", "log_px", "khat", "khat_threshold", "ess", "kl_posterior_prior")
 """Numbers of every sentence that the page is made of."""
+ANALYSES = ("doctor", "criticism")
+"""Analyses whose findings the page draws where the folder holds them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class ReportInputs:
         texts: ``samples.json``; lists ``samples``, ``interpolations``, ``reconstructions``.
         history: Records of ``history.jsonl``; none if there is no such file.
         configuration: The one in the provenance, which knows what evaluation overrode; else ``config.toml``.
+        findings: Of further analyses that the folder holds, numbers and arrays by name.
     """
 
     metrics: Mapping[str, Any]
@@ -41,6 +45,7 @@ class ReportInputs:
     texts: Mapping[str, Any]
     history: list[dict[str, Any]]
     configuration: Mapping[str, Any]
+    findings: Mapping[str, tuple[dict[str, Any], InferenceResult]] = field(default_factory=dict)
 
 
 def load_report_inputs(folder: Path) -> ReportInputs:
@@ -66,6 +71,7 @@ def load_report_inputs(folder: Path) -> ReportInputs:
         texts=texts,
         history=_read_lines(folder / "history.jsonl"),
         configuration=stored if stored is not None else _read_toml(folder / "config.toml"),
+        findings={name: found for name in ANALYSES if (found := read_findings(folder, name)) is not None},
     )
 
 

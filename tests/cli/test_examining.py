@@ -101,6 +101,16 @@ def test_criticism_writes_findings_of_model_and_inference(say: Say, config: Path
     assert data["texts"]["discrepancy"].to_numpy().shape[1] == 8
     assert data["codes"]["law"].to_numpy().tolist() == ["posterior", "inference"]
     assert data["codes"]["eigenvalues"].sizes["rank"] == 2
+    assert say("doctor", run, *FEW).code == 0
+    assert say("report", run).code == 0
+    page = (run / "report.html").read_text()
+    for heading in (
+        "Are the steps right?",
+        "What is wrong with the model?",
+        "What sentences bear",
+        "Holes in the prior",
+    ):
+        assert heading in page
 
 
 def test_criticism_needs_an_evaluation_of_these_weights(say: Say, run: Path) -> None:
