@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sri_pyro.evaluation.evidence import COLUMNS, PriorImportance, Weighted, all_rows, require_samples
+from sri_pyro.numerics.hamiltonian import hamiltonian_transition
 from sri_pyro.target import Inference, JointGradient, Target
 
 Transition = Literal["langevin", "hmc"]
@@ -170,10 +171,9 @@ def metropolis_leapfrog(
     power: float | Tensor,
     leapfrog: int,
 ) -> tuple[Tensor, JointGradient, Tensor]:
-    r"""One HMC transition on :math:`p(z)\,p(x \mid z)^\beta` for every chain; MALA if ``leapfrog`` is 1.
+    r"""A ``hamiltonian_transition`` on :math:`p(z)\,p(x \mid z)^\beta` for every chain; MALA if ``leapfrog`` is 1.
 
-    Chains are accepted or rejected one by one. A proposal whose energy is not finite is rejected. A transition costs
-    ``leapfrog`` gradients: that at the start serves every temperature.
+    A transition costs ``leapfrog`` gradients: that at the start serves every temperature.
 
     Args:
         target: The log joint.
@@ -185,28 +185,8 @@ def metropolis_leapfrog(
 
     Returns:
         Positions [S, B, D], the log joint and its gradient there, and acceptance probabilities [S, B].
-
-    References:
-        Neal (2011), MCMC using Hamiltonian dynamics.
     """
-    h = step_size[:, None]
-    value, grad = here.tempered(power)
-    velocity = torch.randn_like(z)
-    start_energy = 0.5 * velocity.square().sum(-1) - value
-    position, there = z, here
-    for _ in range(leapfrog):
-        velocity = velocity + 0.5 * h * grad
-        position = position + h * velocity
-        there = target.value_and_grad(position)
-        value, grad = there.tempered(power)
-        velocity = velocity + 0.5 * h * grad
-    end_energy = 0.5 * velocity.square().sum(-1) - value
-    change = torch.nan_to_num(start_energy - end_energy, nan=-torch.inf, neginf=-torch.inf)
-    probability = change.clamp(max=0).exp()
-    accept = torch.rand_like(probability) < probability
-    z = torch.where(accept[..., None], position, z)
-    kept = (
-        torch.where(accept if new.ndim == 2 else accept[..., None], new, old)
-        for new, old in zip(there, here, strict=True)
+    moved = hamiltonian_transition(
+        target.value_and_grad, lambda seen: JointGradient(*seen).tempered(power), z, here, step_size, leapfrog
     )
-    return z, JointGradient(*kept), probability
+    return moved.z, JointGradient(*moved.seen), moved.probability

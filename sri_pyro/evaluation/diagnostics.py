@@ -1,4 +1,4 @@
-"""The bridge to ArviZ, the only file that imports it: export, netCDF, PSIS, held-out ELPD, summaries.
+"""The bridge to ArviZ, the only file that imports it: export, netCDF, PSIS, held-out ELPD, summaries, convergence.
 
 Two generations are in use and both are served: 0.22-0.23 (``InferenceData``) and 1.x (xarray's
 ``DataTree``, Python 3.12 and later). ArviZ takes seconds to import, so functions import it when they
@@ -286,3 +286,45 @@ def summary_table(
     coords = None if sentences is None else {"sentence": list(sentences)}
     table: pd.DataFrame = az.summary(data, var_names=list(var_names), coords=coords, round_to="none")
     return table[["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]]
+
+
+def convergence(draws: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Whether Markov chains have met, and how many independent draws theirs are worth.
+
+    Args:
+        draws: Shape [chains, draws, ...], at least two chains and four draws of each.
+
+    Returns:
+        ``rhat`` (of ranks, split), ``ess_bulk``, ``ess_tail`` (the smaller of those for the quantiles of 5 % and
+        95 %), ``mcse_mean`` and ``mcse_sd``, each of shape [...].
+
+    Raises:
+        ValueError: If there are fewer chains or draws.
+
+    Example:
+        >>> found = convergence(np.random.default_rng(0).normal(size=(4, 100, 3)))
+        >>> found["rhat"].shape, bool((found["rhat"] < 1.05).all())
+        ((3,), True)
+
+    References:
+        Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and localization.
+    """
+    import xarray as xr
+
+    array = np.asarray(draws, dtype=np.float64)
+    if array.ndim < 2 or array.shape[0] < 2 or array.shape[1] < 4:
+        raise ValueError(
+            "convergence is judged by at least two chains of at least four draws, shape [chains, draws, ...]; got "
+            f"{array.shape}."
+        )
+    az = load_arviz()
+    axes = ("chain", "draw", *(f"axis_{i}" for i in range(array.ndim - 2)))
+    data = xr.Dataset({"x": (axes, array)})
+    found = {
+        "rhat": az.rhat(data, method="rank"),
+        "ess_bulk": az.ess(data, method="bulk"),
+        "ess_tail": az.ess(data, method="tail", prob=(0.05, 0.95)),
+        "mcse_mean": az.mcse(data, method="mean"),
+        "mcse_sd": az.mcse(data, method="sd"),
+    }
+    return {name: np.asarray(values["x"]) for name, values in found.items()}
