@@ -32,14 +32,14 @@ from sri_pyro.config.build import load_corpus
 from sri_pyro.data import LengthBuckets, in_order
 from sri_pyro.evaluation import GaussianImportance, SentenceEvidence
 from sri_pyro.evaluation.evidence import Weighted, infer
+from sri_pyro.evaluation.scoring import LOG_2_PI_E, moment_divergence
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.models import LatentTextModel
-from sri_pyro.numerics.gaussians import Moments, gaussian_entropy, log_det, moments
+from sri_pyro.numerics.gaussians import Moments, extrapolated, gaussian_entropy, log_det, moments
 from sri_pyro.numerics.weights import normalised
 from sri_pyro.target import Target
 from sri_pyro.types import Batch
 
-LOG_2_PI_E = math.log(2 * math.pi * math.e)
 SEED = 0
 """Of the choice of sentences."""
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "demo.toml"
@@ -133,14 +133,6 @@ def halved_moments(z: Tensor, log_weight: Tensor) -> Moments:
     return Moments(*(torch.stack(values) for values in zip(*parts, strict=True)))
 
 
-def extrapolated(values: Tensor) -> Tensor:
-    """A function of moments by all draws and by either half, [3, ...], freed of its leading bias.
-
-    That is inverse to the number of draws, whatever their weights, and so twice as large in a half.
-    """
-    return 2 * values[0] - (values[1] + values[2]) / 2
-
-
 def summarised(target: Target, z: Tensor) -> dict[str, Any]:
     """What estimates need to know of independent draws [S, B, D].
 
@@ -167,24 +159,16 @@ def by_energy(found: Mapping[str, Any], known: Mapping[str, Column]) -> list[flo
 
 
 def by_moments(found: Mapping[str, Any], known: Mapping[str, Column]) -> list[float]:
-    r"""The same between the Gaussians with the moments of both.
-
-    .. math:: \tfrac12\big[\mathrm{tr}\,\Sigma_p^{-1} (\Sigma_q + \delta\delta^T) - D + \log|\Sigma_p|
-              - \log|\Sigma_q|\big], \qquad \delta = \mu_q - \mu_p
-    """
+    """The same between the Gaussians with the moments of both; see ``moment_divergence``."""
     mean, covariance, entropy = (
         torch.tensor(found[name], dtype=torch.float64) for name in ("mean", "covariance", "entropy")
     )
     means, covariances = (
         torch.tensor(known[name], dtype=torch.float64).transpose(0, 1) for name in ("mean", "covariance")
     )
-    precision, dim = torch.linalg.inv(covariances), mean.shape[-1]
-    off = mean - means
-    # The mean of S draws is off by a share 1 / S of their covariance, whatever the posterior.
-    spread = (1 - 1 / found["draws"]) * covariance + off[..., :, None] * off[..., None, :]
-    trace = (precision * spread).sum((-1, -2))
-    cross = 0.5 * (trace + log_det(covariances) + dim * (LOG_2_PI_E - 1))
-    divergence: list[float] = (extrapolated(cross) - entropy).tolist()
+    divergence: list[float] = moment_divergence(
+        mean, covariance, entropy, found["draws"], means, covariances
+    ).tolist()
     return divergence
 
 

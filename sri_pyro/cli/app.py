@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from sri_pyro.cli import comparing, describing, examining, running, training, usage
+from sri_pyro.cli import (
+    calibrating,
+    comparing,
+    describing,
+    examining,
+    referencing,
+    running,
+    training,
+    usage,
+)
 from sri_pyro.cli.failing import FAILED, another_speaks, described, say, sentence_of, several
 from sri_pyro.cli.stopping import INTERRUPTED, NOTHING, stopping
 
@@ -85,6 +94,8 @@ def top(
 app.command()(training.train)
 app.command()(running.evaluate)
 app.command()(running.report)
+app.command()(calibrating.calibrate)
+app.command()(referencing.reference)
 app.command()(comparing.compare)
 app.command()(examining.doctor)
 app.command()(examining.criticise)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sri_pyro.cli.running import RunArgument, naming, sentences_bar, tell
+from sri_pyro.cli.running import RunArgument, bar_of, naming, tell
 from sri_pyro.cli.stopping import NOTHING, stopping
 
 
@@ -25,7 +25,7 @@ def doctor(
     with stopping(lambda: NOTHING):
         from sri_pyro.config import doctor_run, readable_doctor
 
-        with naming(run), sentences_bar("runs of all sentences") as watch:
+        with naming(run), bar_of("runs of all sentences") as watch:
             numbers = doctor_run(run, sentences, chains, command=context.obj, watch=watch)
         for line in readable_doctor(numbers):
             print(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,18 +26,23 @@ def tell(sentence: str) -> None:
     console.print(f"note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 
+def sentences_bar() -> AbstractContextManager[Watch]:
+    """A bar over sentences."""
+    return bar_of("sentences")
+
+
 @contextmanager
-def sentences_bar(unit: str = "sentences") -> Iterator[Watch]:
-    """A bar over sentences, or another unit; what it gives is told how many are done, and of how many."""
+def bar_of(what: str) -> Iterator[Watch]:
+    """A bar over things; what it gives is told how many are done, and of how many."""
     bar = Progress(
-        TextColumn(f"{{task.completed:.0f}} of {{task.total:.0f}} {unit}"),
+        TextColumn(f"{{task.completed:.0f}} of {{task.total:.0f}} {what}"),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
     )
-    task = bar.add_task("sentences", total=None, start=False, visible=False)
+    task = bar.add_task(what, total=None, start=False, visible=False)
 
     def watch(done: int, total: int) -> None:
         if not bar.tasks[0].started:

@@ -1,11 +1,13 @@
 """Declarations: TOML in, a checked configuration out; what it names is built, trained and recorded here alone."""
 
 from sri_pyro.config.build import build, build_model, load_corpus, seed_everything
+from sri_pyro.config.calibrate import calibrate_run, readable_calibration
 from sri_pyro.config.cost import Cost
 from sri_pyro.config.criticise import criticise_run, readable_criticism
 from sri_pyro.config.doctor import doctor_run, readable_doctor
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
+from sri_pyro.config.reference import Effort, readable_reference, reference_run
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config, presets, read_config
@@ -20,6 +22,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Cost",
+    "Effort",
     "Group",
     "ProcessLostError",
     "Run",
@@ -29,6 +32,7 @@ __all__ = [
     "atomic_path",
     "build",
     "build_model",
+    "calibrate_run",
     "criticise_run",
     "doctor_run",
     "evaluate_run",
@@ -39,8 +43,11 @@ __all__ = [
     "presets",
     "read_config",
     "readable",
+    "readable_calibration",
     "readable_criticism",
     "readable_doctor",
+    "readable_reference",
+    "reference_run",
     "report_run",
     "seed_everything",
     "tensorboard_watch",

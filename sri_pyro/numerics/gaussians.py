@@ -61,6 +61,18 @@ def log_det(matrix: Tensor) -> Tensor:
     return 2 * half
 
 
+def extrapolated(values: Tensor) -> Tensor:
+    """A function of moments by all draws and by either half of them, [3, ...], freed of its leading bias.
+
+    That is inverse to the number of draws, whatever their weights or dependence, and so twice as large in a half.
+
+    Example:
+        >>> extrapolated(torch.tensor([5.0 + 1 / 10, 5.0 + 1 / 5, 5.0 + 1 / 5]))
+        tensor(5.)
+    """
+    return 2 * values[0] - (values[1] + values[2]) / 2
+
+
 def gaussian_entropy(z_SBD: Tensor) -> Tensor:
     r"""Entropy of the Gaussian with the draws' moments, free of small-sample bias.
 

@@ -29,6 +29,8 @@ def test_help_teaches(say: Say) -> None:
         "train",
         "evaluate",
         "report",
+        "calibrate",
+        "reference",
         "compare",
         "doctor",
         "criticise",

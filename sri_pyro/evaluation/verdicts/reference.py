@@ -1,0 +1,83 @@
+"""Verdicts on references: whether long chains have met, and how far each inference is from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sri_pyro.evaluation.verdicts.reading import rounded
+from sri_pyro.evaluation.verdicts.verdict import LEVELS, Verdict
+from sri_pyro.types import Estimate
+
+CLOSE, FAR = 0.1, 1.0
+"""Nats of KL(inference || posterior): below the first few users of the draws see a difference; above the second the
+draws are of another law. Pinsker: 0.1 nats bound the difference of any probability by 0.22, 1 nat by 0.71."""
+RATIO = 0.1
+"""Share by which standard deviations may differ before it is said."""
+
+
+def judge_reference(numbers: Mapping[str, Any]) -> list[Verdict]:
+    """Judge what stands in ``reference.json``: the references, then each system, the worst first."""
+    found = [_chains(name, quality) for name, quality in numbers["references"].items()]
+    found += [
+        _system(name, system, numbers["references"][system["reference"]])
+        for name, system in numbers["systems"].items()
+    ]
+    return sorted(found, key=lambda verdict: LEVELS.index(verdict.level))
+
+
+def _chains(name: str, quality: Mapping[str, Any]) -> Verdict:
+    trusted = quality["trusted"]
+    evidence = (
+        f"R-hat is {max(quality['rhat']):.3f} at most, {min(quality['ess']):,.0f} effective draws at least, and "
+        f"{100 * max(quality['diverged']):.2g}% of a sentence's transitions diverged at most."
+    )
+    if all(trusted):
+        return Verdict(
+            "reference", "good", f"Reference of {name}: the chains of all {len(trusted)} sentences have met.", evidence,
+            "Chains that started at draws of the prior can all have missed a mode that none of them reached.",
+        )  # fmt: skip
+    return Verdict(
+        "reference", "caution",
+        f"Reference of {name}: the chains of {trusted.count(False)} of {len(trusted)} sentences are not to be trusted.",
+        f"{evidence} These sentences are left out of the verdicts.",
+        "Draw more, and warm up longer: --draws, --warmup.",
+    )  # fmt: skip
+
+
+def _system(name: str, system: Mapping[str, Any], quality: Mapping[str, Any]) -> Verdict:
+    rows = [row for row, trusted in enumerate(quality["trusted"]) if trusted]
+    if not rows:
+        return Verdict(
+            "reference", "info", f"{name}: how far it is from the posterior cannot be told.",
+            "No sentence has a reference that is to be trusted.", "Draw more, and warm up longer.",
+        )  # fmt: skip
+    kl = _mean(system["kl"], system["kl_se"], rows)
+    ratio = math.exp(sum(math.log(system["sd_ratio"][row]) for row in rows) / len(rows))
+    off, floor, apart = (
+        sum(system[key][row] for row in rows) / len(rows) for key in ("mean_off", "floor", "wasserstein")
+    )
+    evidence = (
+        f"KL(inference ‖ posterior) is {rounded(kl)} nats by energy, mean of {len(rows)} sentences; standard "
+        f"deviations are {ratio:.2f} of the posterior's, means {off:.2f} of one off; sliced Wasserstein "
+        f"distance is {apart:.3f} where two halves of the reference are {floor:.3f} apart."
+    )
+    if ratio < 1 - RATIO:
+        evidence += " It is over-confident."
+    elif ratio > 1 + RATIO:
+        evidence += " It is wider than the posterior."
+    advice = "The error is of the draws; other sentences differ. KL by energy takes both laws' entropies for Gaussian."
+    low, high = kl.interval()
+    if not math.isfinite(kl.value) or low > FAR:
+        return Verdict("reference", "bad", f"{name}: far from the posterior.", evidence, advice)
+    if high < CLOSE and abs(ratio - 1) <= RATIO:
+        return Verdict("reference", "good", f"{name}: close to the posterior.", evidence, advice)
+    return Verdict("reference", "caution", f"{name}: not quite the posterior.", evidence, advice)
+
+
+def _mean(values: list[float], errors: list[float], rows: list[int]) -> Estimate:
+    """The mean over sentences; its error is that of the draws, for these sentences alone."""
+    value = sum(values[row] for row in rows) / len(rows)
+    se = math.sqrt(sum(errors[row] ** 2 for row in rows)) / len(rows)
+    return Estimate(value, se, len(rows))
