@@ -29,6 +29,10 @@ def reference(
     num_samples: Annotated[
         int, typer.Option("--num-samples", help="Draws of each inference, for each sentence.")
     ] = 1000,
+    nuts: Annotated[
+        int,
+        typer.Option("--nuts", help="Of the sentences, how many Pyro's NUTS draws as well, to cross-check."),
+    ] = 0,
 ) -> None:
     """Draw reference posteriors by long chains, and score inferences by them; writes reference.json and .nc.
 
@@ -41,7 +45,7 @@ def reference(
     with stopping():
         from sri_pyro.config import Effort, readable_reference, reference_run
 
-        effort = Effort(num_sentences, num_chains, warmup, draws, num_samples)
+        effort = Effort(num_sentences, num_chains, warmup, draws, num_samples, nuts)
         with naming(run), bar_of("transitions") as watch:
             numbers = reference_run(
                 run, inference or [], against or [], effort, command=context.obj, watch=watch

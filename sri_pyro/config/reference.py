@@ -20,11 +20,14 @@ from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.threads import computing_with
 from sri_pyro.data import Corpus, in_order
+from sri_pyro.evaluation.calibration import two_sided_gate
 from sri_pyro.evaluation.evidence import infer
 from sri_pyro.evaluation.findings import Findings, Variable, write_findings
-from sri_pyro.evaluation.reference import reference_posterior
-from sri_pyro.evaluation.scoring import Known, Scores
+from sri_pyro.evaluation.reference import Reference, reference_posterior
+from sri_pyro.evaluation.scoring import Known, Scores, agreement
 from sri_pyro.evaluation.verdicts.reference import judge_reference
+from sri_pyro.inference import HamiltonianChain
+from sri_pyro.target import Target
 from sri_pyro.types import Batch
 
 UNITS = {
@@ -43,6 +46,7 @@ class Effort:
         warmup: Transitions that adapt.
         draws: Transitions after it.
         num_samples: Draws of each inference that is judged, for each sentence.
+        nuts: Of the sentences, how many are drawn by Pyro's NUTS as well, each alone: a cross-check by another program.
 
     Raises:
         ValueError: If a count is out of range.
@@ -53,9 +57,10 @@ class Effort:
     warmup: int = 300
     draws: int = 500
     num_samples: int = 1000
+    nuts: int = 0
 
     def __post_init__(self) -> None:
-        least = {"num_sentences": 1, "num_chains": 2, "warmup": 0, "draws": 20, "num_samples": 20}
+        least = {"num_sentences": 1, "num_chains": 2, "warmup": 0, "draws": 20, "num_samples": 20, "nuts": 0}
         for name, fewest in least.items():
             if getattr(self, name) < fewest:
                 raise ValueError(f"{name} must be at least {fewest}; got {getattr(self, name)}.")
@@ -127,7 +132,8 @@ def reference_run(
             known[name] = known_of(other, number)
             target = other.model.target(batch.to(other.device))
             scores[name] = Scores.of(target, infer(other.inference, target, effort.num_samples), known[name])
-    findings = reference_findings(known, scores, drawn, batch, effort)
+        agreements = _by_nuts(run.model.target(batch.to(run.device)), known[OWN].reference, effort, watch)
+    findings = reference_findings(known, scores, drawn, batch, effort, agreements)
     record = provenance(run.config, corpus.record(), command) | {
         "weights": weights_used(run.folder),
         "against": {
@@ -136,6 +142,26 @@ def reference_run(
     }
     write_findings(run.folder.path, findings, record)
     return dict(findings.numbers)
+
+
+NUTS_CHAINS = 2
+
+
+def _by_nuts(
+    target: Target, reference: Reference, effort: Effort, watch: Callable[[int, int], None] | None
+) -> list[float]:
+    """How far Pyro's NUTS on single sentences is from the reference, in standard errors."""
+    assert target.select is not None, "a text model's target can be cut"
+    found, kernel = [], HamiltonianChain("nuts", effort.warmup)
+    for row in range(min(effort.nuts, target.batch_size)):
+        if watch is not None:
+            watch(row, effort.nuts)
+        rows = torch.tensor([row])
+        alone = target.select(rows.to(reference.z.device))
+        chains = torch.stack([kernel(alone, effort.draws).z for _ in range(NUTS_CHAINS)])
+        other = Reference.of(alone, chains)
+        found.append(float(agreement(reference.select(rows), other)[0]))
+    return found
 
 
 def _sentences(run: Run, corpus: Corpus, num: int) -> Batch:
@@ -159,6 +185,7 @@ def reference_findings(
     drawn: Mapping[str, Tensor],
     batch: Batch,
     effort: Effort,
+    agreements: Sequence[float] = (),
 ) -> Findings:
     """Reference draws, what their chains are worth, the draws that were judged, and their scores."""
     models, quantity = list(known), ("sentence", "quantity")
@@ -166,6 +193,10 @@ def reference_findings(
     numbers = {
         "num_sentences": len(batch),
         "effort": vars(effort),
+        "nuts": list(agreements),
+        "nuts_gate": two_sided_gate(
+            max(1, len(agreements)) * 2 * (known[OWN].reference.z.shape[-1] + 1), 1e-3
+        ),
         "references": {name: _quality(each) for name, each in known.items()},
         "systems": {
             name: {"reference": base[name]} | {field: values.tolist() for field, values in vars(each).items()}
@@ -267,8 +298,8 @@ def readable_reference(numbers: Mapping[str, Any]) -> list[str]:
                 name.ljust(width) + "".join(cell.rjust(16) for cell in (str(row), kl, density, *rest))
             )
     legend = (
-        "KL to the posterior in nats, by energy, by the inference's density where it has one, and by moments alone; mean off "
-        "in posterior standard deviations; Wasserstein (sliced) in units of z, and its floor, between two halves of the "
-        "reference"
+        "KL to the posterior in nats, by energy, by the inference's density where it has one, and by moments alone; "
+        "mean off in posterior standard deviations; Wasserstein (sliced) in units of z, and its floor, between two "
+        "halves of the reference"
     )
     return [*verdicts, "", *lines, legend]

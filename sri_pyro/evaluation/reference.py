@@ -60,6 +60,14 @@ class Reference:
     step_size: Tensor
     gradients: int
 
+    @classmethod
+    def of(cls, target: Target, z: Tensor) -> Reference:
+        """Chains [S, N, B, D] that another sampler drew, of which no more is known."""
+        prior, likelihood = target.value(z.flatten(0, 1))
+        log_joint = (prior + likelihood).reshape(z.shape[:-1])
+        unknown = torch.full_like(log_joint, torch.nan)
+        return cls(z, log_joint, unknown, torch.zeros_like(unknown, dtype=torch.bool), unknown[0, 0], 0)
+
     def select(self, rows: Tensor) -> Reference:
         """Of some sentences."""
         z, log_joint, acceptance, diverged = (
@@ -258,6 +266,7 @@ class LongChains(nn.Module):
 
     def forward(self, target: Target, num_samples: int = 1, progress: Progress | None = None) -> Draws:
         """Every ``thin``-th state of each chain, as many as are wanted."""
-        each = -(-num_samples // self.num_chains)
-        found = reference_posterior(target, self.num_chains, self.warmup, each * self.thin)
+        chains = min(self.num_chains, num_samples)
+        each = -(-num_samples // chains)
+        found = reference_posterior(target, chains, self.warmup, each * self.thin)
         return Draws(found.z[:, self.thin - 1 :: self.thin].flatten(0, 1)[:num_samples])

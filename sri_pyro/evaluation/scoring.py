@@ -216,6 +216,25 @@ class Scores:
         return cls(**arrays, **_by_coordinate(z, known))
 
 
+def agreement(one: Reference, other: Reference) -> NDArray[np.float64]:
+    """How far two references of the same posteriors are apart, shape [B].
+
+    Returns:
+        The largest difference of a mean or standard deviation, of a coordinate or of the log joint, in the standard
+        errors that both chains' autocorrelation leaves it.
+    """
+    worst = []
+    for moment, error in ((np.mean, "mcse_mean"), (np.std, "mcse_sd")):
+        values, errors = [], []
+        for each in (one, other):
+            pooled = torch.cat([each.z.double(), each.log_joint.double()[..., None]], -1).flatten(0, 1)
+            values.append(moment(pooled.cpu().numpy(), axis=0))
+            errors.append(getattr(Convergence.of(each), error))
+        worst.append(np.abs(values[0] - values[1]) / np.hypot(*errors))
+    farthest: NDArray[np.float64] = np.concatenate(worst, -1).max(-1)
+    return farthest
+
+
 def _by_coordinate(z: Tensor, known: Known) -> dict[str, NDArray[np.float64]]:
     """What is said of means and standard deviations, by name."""
     num, dim = len(z), z.shape[-1]

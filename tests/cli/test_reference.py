@@ -15,7 +15,7 @@ SHORT = ("--num-sentences", 2, "--warmup", 40, "--draws", 40, "--num-samples", 6
 def test_it_prints_a_table_and_leaves_what_the_plots_need(say: Say, trained: Path, tmp_path: Path) -> None:
     """Oracle: the draws themselves, whose deviations are compared anew."""
     run, other = (Path(shutil.copytree(trained, tmp_path / name)) for name in ("run", "other"))
-    said = say("reference", run, *SHORT, "--inference", "prior", "--against", other)
+    said = say("reference", run, *SHORT, "--inference", "prior", "--against", other, "--nuts", 1)
     assert said.code == 0, said.err
     lines = said.out.splitlines()
     assert sum(line.startswith(("own ", "prior ", "other ")) for line in lines) == 3 * 2
@@ -35,6 +35,8 @@ def test_it_prints_a_table_and_leaves_what_the_plots_need(say: Say, trained: Pat
     assert data["convergence"]["rhat"].shape == (2, 3)
     assert numbers["provenance"]["against"]["other"]["file"] == "best.safetensors"
     assert not (other / "reference.json").exists()
+    assert len(numbers["nuts"]) == 1
+    assert "Pyro's NUTS" in said.out
 
 
 def test_what_it_cannot_do_is_refused(say: Say, run: Path, tmp_path: Path) -> None:

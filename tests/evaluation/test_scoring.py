@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sri_pyro.evaluation.reference import Reference
-from sri_pyro.evaluation.scoring import Known, Scores, moment_divergence, sliced_wasserstein
+from sri_pyro.evaluation.scoring import Known, Scores, agreement, moment_divergence, sliced_wasserstein
 from sri_pyro.numerics.gaussians import gaussian_entropy, moments
 from sri_pyro.types import Draws
 from tests.oracles import LinearGaussian
@@ -81,12 +81,24 @@ def test_evidence_and_negentropy_of_a_gaussian_posterior() -> None:
     assert any(torch.equal(second[0], z) for z in found.reference.z[2:, 0])
 
 
+def test_references_of_one_posterior_agree_and_others_do_not() -> None:
+    """Oracle: independent draws of the same law, and of one that is moved by a fifth of a deviation."""
+    oracle, x = oracle_and_data()
+    target = oracle.target(x)
+    one, other, moved = (
+        Reference.of(target, torch.stack([exact_draws(oracle, x, 1000, shift=shift) for _ in range(4)]))
+        for shift in (0.0, 0.0, 0.2)
+    )
+    assert (agreement(one, other) < 6.5).all()
+    assert (agreement(one, moved) > 7).all()
+
+
 def test_the_error_is_that_of_repetition() -> None:
-    """Oracle: 60 independent samples of one law; their spread is what each says of its own error."""
+    """Oracle: 40 independent samples of one law; their spread is what each says of its own error."""
     oracle, x = oracle_and_data()
     reference = known(oracle, x)
     found = [
-        Scores.of(oracle.target(x), Draws(exact_draws(oracle, x, 400, 0.8)), reference) for _ in range(60)
+        Scores.of(oracle.target(x), Draws(exact_draws(oracle, x, 400, 0.8)), reference) for _ in range(40)
     ]
     spread = np.std([each.kl for each in found], axis=0)
     own = np.sqrt(np.mean([each.kl_se**2 for each in found], axis=0) - reference.free_se.numpy() ** 2)

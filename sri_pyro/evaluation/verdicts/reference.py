@@ -20,6 +20,8 @@ RATIO = 0.1
 def judge_reference(numbers: Mapping[str, Any]) -> list[Verdict]:
     """Judge what stands in ``reference.json``: the references, then each system, the worst first."""
     found = [_chains(name, quality) for name, quality in numbers["references"].items()]
+    if numbers.get("nuts"):
+        found.append(_nuts(numbers["nuts"], float(numbers["nuts_gate"])))
     found += [
         _system(name, system, numbers["references"][system["reference"]])
         for name, system in numbers["systems"].items()
@@ -43,6 +45,25 @@ def _chains(name: str, quality: Mapping[str, Any]) -> Verdict:
         f"Reference of {name}: the chains of {trusted.count(False)} of {len(trusted)} sentences are not to be trusted.",
         f"{evidence} These sentences are left out of the verdicts.",
         "Draw more, and warm up longer: --draws, --warmup.",
+    )  # fmt: skip
+
+
+def _nuts(apart: list[float], gate: float) -> Verdict:
+    evidence = (
+        f"On {len(apart)} sentences the farthest mean or deviation is {max(apart):.1f} standard errors from that of "
+        f"Pyro's NUTS; {gate:.1f} are exceeded by chance once in a thousand times."
+    )
+    if max(apart) < gate:
+        return Verdict(
+            "reference",
+            "good",
+            "Reference of own: another sampler agrees.",
+            evidence,
+            "Both may have missed a mode.",
+        )
+    return Verdict(
+        "reference", "caution", "Reference of own: another sampler does not agree.", evidence,
+        "Draw more of both: --draws, --warmup.",
     )  # fmt: skip
 
 
