@@ -20,8 +20,8 @@ OPTIONS_OF_TRAIN = "--help, --out, --resume, --set, --tensorboard"
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("trian", "unknown command 'trian'; known: calibrate, compare, criticise, doctor, encode, evaluate, interpolate, "
-                  "presets, reference, report, sample, score, show, train. Did you mean 'train'?"),
+        ("trian", "unknown command 'trian'; known: calibrate, compare, criticise, doctor, encode, evaluate, "
+                  "interpolate, presets, reference, report, sample, score, show, train. Did you mean 'train'?"),
         ("qqq --help", "unknown command 'qqq'; known: calibrate, compare, criticise, doctor, encode, evaluate, "
                        "interpolate, presets, reference, report, sample, score, show, train"),
         ("train x --resum", f"train has no option '--resum'; it accepts: {OPTIONS_OF_TRAIN}. Did you mean '--resume'?"),
