@@ -1,12 +1,14 @@
 # make demo: from nothing to a trained, evaluated model and its report.   make test: everything CI checks.
+# make gallery: four runs, one healthy and three ill, with every analysis; their reports go to docs/gallery.
 # make bench: speed side by side with Pyro, autograd and JAX; a quick one with make bench BENCH=--quick.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := runs/demo
+GALLERY := healthy collapsed overconfident folded
 
-.PHONY: demo bench test lint types floors tests clean
+.PHONY: demo gallery bench test lint types floors tests clean
 
 # One thread: on matrices so small, two wait for one another longer than they compute.
 demo: export OMP_NUM_THREADS = 1
@@ -18,6 +20,20 @@ demo: $(VENV)/.for-demo
 	@echo; echo "From one sentence to another"
 	@$(BIN)/sri-pyro interpolate $(DEMO) "what do you like to do for fun ?" "i am going to bed now ."
 	@echo; echo "The report: $(DEMO)/report.html"
+
+gallery: export OMP_NUM_THREADS = 1
+gallery: $(GALLERY:%=gallery-%)
+
+gallery-%: experiments/gallery/%.toml $(VENV)/.for-demo
+	$(BIN)/sri-pyro train $< --out runs/gallery/$* --resume
+	$(BIN)/sri-pyro evaluate runs/gallery/$*
+	$(BIN)/sri-pyro doctor runs/gallery/$*
+	$(BIN)/sri-pyro criticise runs/gallery/$*
+	$(BIN)/sri-pyro calibrate runs/gallery/$*
+	$(BIN)/sri-pyro reference runs/gallery/$*
+	$(BIN)/sri-pyro report runs/gallery/$*
+	@mkdir -p docs/gallery
+	cp runs/gallery/$*/report.html docs/gallery/$*.html
 
 bench: export OMP_NUM_THREADS = 1
 bench: $(VENV)/.for-bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from sri_pyro.writing import atomic_path
 def write_table(
     out: Path, rows: Sequence[Row], reference: str, missing: Sequence[str], failed: Mapping[str, str]
 ) -> None:
-    """Write ``table.csv``, ``table.md``, ``table.tex``, ``table.html`` and ``comparison.json``.
+    """Write ``table.csv``, ``table.md``, ``table.tex``, ``table.html``, ``alone.html`` and ``comparison.json``.
+
+    ``alone.html`` is ``table.html`` without links to the runs, for places where they are not.
 
     Args:
         out: Into which folder.
@@ -47,12 +50,15 @@ def write_table(
             "notes": remarks,
         },
     )
-    html = page(heading, summary(rows, reference), rows, tables, reference, remarks, not missing, origin)
+    html = partial(
+        page, heading, summary(rows, reference), rows, tables, reference, remarks, not missing, origin
+    )
     texts = {
         "table.csv": frame(rows).to_csv(index=False),
         "table.md": markdown(tables, heading, remarks),
         "table.tex": latex(tables, remarks),
-        "table.html": html,
+        "table.html": html(),
+        "alone.html": html(linked=False),
     }
     for name, text in texts.items():
         with atomic_path(out / name) as temporary:

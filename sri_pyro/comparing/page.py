@@ -27,6 +27,7 @@ def page(
     notes: Sequence[str],
     whole: bool,
     origin: Mapping[str, Any],
+    linked: bool = True,
 ) -> str:
     """The page as text; the same comparison gives the same page.
 
@@ -39,6 +40,7 @@ def page(
         notes: What is to be known besides.
         whole: Whether every run that was asked for is in it.
         origin: What the numbers were made from.
+        linked: Whether to link to the reports of the runs, which then lie beside it.
     """
     found = [
         (
@@ -46,6 +48,7 @@ def page(
             [(each.run.seed, f"{row.name}/{each.run.folder.path.name}/report.html") for each in row.judged],
         )
         for row in rows
+        if linked
     ]
     return template("comparison.html.j2", "sri_pyro.comparing").render(
         title=title,

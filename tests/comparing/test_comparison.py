@@ -18,7 +18,7 @@ from sri_pyro.config import Stopped, Told, read_config, train
 from sri_pyro.evaluation.paired import holm
 from tests.comparing.helpers import SYSTEMS, Calls, untimed, write_systems
 
-FILES = ("comparison.json", "table.csv", "table.html", "table.md", "table.tex")
+FILES = ("alone.html", "comparison.json", "table.csv", "table.html", "table.md", "table.tex")
 
 
 def asked(folder: Path, **more: object) -> Asked:

@@ -36,6 +36,17 @@ def test_the_page_is_alone_and_well_formed(made: tuple[Path, Outcome]) -> None:
     assert "#00000" not in drawing
 
 
+def test_there_is_a_page_without_links(made: tuple[Path, Outcome]) -> None:
+    """Oracle: the page, less its section of links. Catches links to runs that are not where the page is sent."""
+    out = made[0] / "out"
+    alone = (out / "alone.html").read_text()
+    assert "href" not in {name for tag, name, _ in read(alone).attributes if tag == "a"}
+    whole = re.sub(
+        r"<section>\n<h2>Reports of the runs.*?</section>\n", "", page_of(made[0]), flags=re.DOTALL
+    )
+    assert alone.split() == whole.split()
+
+
 def test_the_page_says_how_to_read_every_column_and_what_collapsed(made: tuple[Path, Outcome]) -> None:
     text = words(page_of(made[0]))
     for column in (*layout.COLUMNS[1:], *layout.DIFFERENCES[1:]):
