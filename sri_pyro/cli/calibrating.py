@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sri_pyro.cli.running import RunArgument, naming, sentences_bar
+from sri_pyro.cli.running import RunArgument, naming, redraw, sentences_bar
 from sri_pyro.cli.stopping import stopping
 
 InferenceOption = Annotated[
@@ -30,6 +30,8 @@ def calibrate(
 ) -> None:
     """Check by simulation whether an inference's draws are of the posterior; writes calibration.json and .nc.
 
+    The report of an evaluated run is drawn again, with them.
+
     The model draws codes and writes sentences for them; the inference gets the sentences. If its draws are of the
     posterior, the rank of each true code among them is uniform.
 
@@ -49,3 +51,4 @@ def calibrate(
         for line in readable_calibration(numbers):
             print(line)
         print(f"findings: {run / 'calibration.json'} and {run / 'calibration.nc'}")
+        redraw(run)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sri_pyro.cli.running import RunArgument, bar_of, naming, tell
+from sri_pyro.cli.running import RunArgument, bar_of, naming, redraw, tell
 from sri_pyro.cli.stopping import NOTHING, stopping
 
 
@@ -18,7 +18,7 @@ def doctor(
 ) -> None:
     """Say whether the steps of a run are too small, right, too large or unstable, and whether there are enough of them.
 
-    Writes doctor.json and doctor.nc into the run's folder; sri-pyro report draws them.
+    Writes doctor.json and doctor.nc into the run's folder, and draws the report of an evaluated run again, with them.
 
     sri-pyro doctor runs/demo
     """
@@ -29,8 +29,7 @@ def doctor(
             numbers = doctor_run(run, sentences, chains, command=context.obj, watch=watch)
         for line in readable_doctor(numbers):
             print(line)
-        if not numbers["num_steps"]:
-            tell("there is nothing to draw")
+        redraw(run)
 
 
 def criticise(context: typer.Context, run: RunArgument) -> None:
@@ -38,7 +37,7 @@ def criticise(context: typer.Context, run: RunArgument) -> None:
 
     Codes are tested against the prior, and the model's sentences against held-out ones.
 
-    Writes criticism.json and criticism.nc into the run's folder; sri-pyro report draws them.
+    Writes criticism.json and criticism.nc into the run's folder, and draws the report again, with them.
 
     sri-pyro criticise runs/demo
     """
@@ -49,3 +48,4 @@ def criticise(context: typer.Context, run: RunArgument) -> None:
             numbers = criticise_run(run, command=context.obj, tell=tell)
         for line in readable_criticism(numbers):
             print(line)
+        redraw(run)

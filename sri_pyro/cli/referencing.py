@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sri_pyro.cli.calibrating import InferenceOption
-from sri_pyro.cli.running import RunArgument, bar_of, naming
+from sri_pyro.cli.running import RunArgument, bar_of, naming, redraw
 from sri_pyro.cli.stopping import stopping
 
 
@@ -36,6 +36,8 @@ def reference(
 ) -> None:
     """Draw reference posteriors by long chains, and score inferences by them; writes reference.json and .nc.
 
+    The report of an evaluated run is drawn again, with them.
+
     sri-pyro reference runs/demo
 
     sri-pyro reference runs/demo --inference short_run,num_steps=40 --inference local_vi,num_steps=200
@@ -53,3 +55,4 @@ def reference(
         for line in readable_reference(numbers):
             print(line)
         print(f"findings: {run / 'reference.json'} and {run / 'reference.nc'}")
+        redraw(run)

@@ -145,6 +145,21 @@ def report(run: RunArgument) -> None:
         print(f"report: {report_run(run)}")
 
 
+def redraw(run: Path) -> None:
+    """Draw the page of an evaluated run with what an analysis found, which stands even where that fails."""
+    from sri_pyro.config import redrawn
+
+    with stopping(lambda: "stopped; the findings are written, and the report is as it was"):
+        try:
+            page = redrawn(run)
+        except (FileNotFoundError, ValueError) as error:
+            tell(f"the findings are written, and not in the report: {error}")
+        else:
+            tell(
+                f"{page} is drawn again" if page else "the run has no report yet: sri-pyro evaluate draws it"
+            )
+
+
 def _what_stands(run: Path) -> Callable[[], str]:
     """What is said of an evaluation that is stopped: whether its page, the last file to take its place, is new."""
     page = run / "report.html"

@@ -6,7 +6,7 @@ from sri_pyro.config.cost import Cost
 from sri_pyro.config.criticise import criticise_run, readable_criticism
 from sri_pyro.config.doctor import doctor_run, readable_doctor
 from sri_pyro.config.folder import RunFolder
-from sri_pyro.config.judge import Begun, evaluate_run, readable, report_run
+from sri_pyro.config.judge import Begun, evaluate_run, readable, redrawn, report_run
 from sri_pyro.config.reference import Effort, readable_reference, reference_run
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
@@ -47,6 +47,7 @@ __all__ = [
     "readable_criticism",
     "readable_doctor",
     "readable_reference",
+    "redrawn",
     "reference_run",
     "report_run",
     "seed_everything",

@@ -265,3 +265,16 @@ def report_run(folder: Path | str) -> Path:
     place = RunFolder(Path(folder))
     place.read_config()
     return write_report(place.path)
+
+
+def redrawn(folder: Path | str) -> Path | None:
+    """Draw the page again after an analysis, which writes its own files beside those of the evaluation.
+
+    Returns:
+        The page; None of a run that was not evaluated, which has no page.
+
+    Raises:
+        FileNotFoundError: If a part of the evaluation is missing.
+        ValueError: If a file of the evaluation or of another analysis is damaged.
+    """
+    return report_run(folder) if (Path(folder) / "metrics.json").is_file() else None

@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from sri_pyro.evaluation.diagnostics import InferenceResult
-from sri_pyro.evaluation.drawing import ALARM, FIRST, MUTED, SECOND, Panel, axes, draw, level
+from sri_pyro.evaluation.drawing import (
+    ALARM,
+    FIRST,
+    MUTED,
+    SECOND,
+    Panel,
+    axes,
+    draw,
+    level,
+    logarithmic_above_one,
+)
 
 Array = NDArray[np.float64]
 
@@ -44,7 +54,8 @@ def grid(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
     place = int(np.argmin(np.abs(factors - best)))
     ax.plot([best], [mean[place]], "D", color=SECOND, markersize=8, label="best")
     ax.axvline(1, color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)), label="the run's own")
-    _logarithmic_above_one(ax, kl)
+    logarithmic_above_one(ax, kl)
+    level(ax, 0, "0: the posterior", MUTED)
     return draw(
         ax,
         "KL(inference ‖ posterior) against the steps",
@@ -125,7 +136,8 @@ def lengths(data: InferenceResult) -> Panel:
     for i, each in enumerate(kl.T):
         ax.plot(counts, each, color=FIRST, linewidth=0.7, alpha=0.45, label="" if i else "a sentence")
     ax.plot(counts, _mean(kl), "o-", color=FIRST, linewidth=2, markersize=4, label="mean")
-    _logarithmic_above_one(ax, kl)
+    logarithmic_above_one(ax, kl)
+    level(ax, 0, "0: the posterior", MUTED)
     return draw(
         ax,
         "KL(inference ‖ posterior) against the number of steps",
@@ -147,11 +159,3 @@ def _mean(values: Array) -> Array:
     """Over sentences [., n] of which something is known; NaN where one of them is lost."""
     known = np.isfinite(values).any(0)
     return np.asarray(values[:, known].mean(1) if known.any() else np.full(len(values), np.nan))
-
-
-def _logarithmic_above_one(ax: Any, values: Array) -> None:
-    if np.isfinite(values).any() and np.nanmax(np.abs(values)) > 4:
-        ax.set_yscale("symlog", linthresh=1, linscale=1)
-        ax.yaxis.set_major_formatter(ScalarFormatter())
-        ax.yaxis.set_minor_locator(NullLocator())
-    level(ax, 0, "0: the posterior", MUTED)

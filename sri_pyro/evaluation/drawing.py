@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 INK, MUTED, GRID, FIRST, SECOND, ALARM, PAPER = (f"#00000{i}" for i in range(1, 8))
@@ -33,6 +35,10 @@ SIZE = (4.5, 3.1)
 TYPE = 9.0
 LEGEND_LINE = 68
 """Characters of a line of the legend, about, its handles counted as six each."""
+SERIES = ((FIRST, "o"), (SECOND, "s"), (MUTED, "D"), (INK, "^"), (FIRST, "v"), (SECOND, "P"))
+"""Colours and markers of several series in one panel, told apart without colour too; the alarm is none of them."""
+LONGEST_NAME = 30
+"""Characters of a series' name in the legend."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,65 @@ def level(ax: Axes, y: float, label: str, color: str = ALARM) -> None:
     ax.axhline(y, color=color, linewidth=1.2, linestyle=dashes, label=label)
 
 
+def plain_log(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of every decade, so that there are some within a single one."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(lambda _value, _place: "")
+
+
+def logarithmic_above_one(ax: Axes, values: NDArray[np.float64]) -> bool:
+    """Make the axis of divergences logarithmic above 1 where some are large; returns whether it did."""
+    if not np.isfinite(values).any() or np.nanmax(np.abs(values)) <= 4:
+        return False
+    ax.set_yscale("symlog", linthresh=1, linscale=1)
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
+    return True
+
+
+def side_by_side(
+    ax: Axes,
+    names: Sequence[str],
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Draw several series at the same places 0, 1, ..., the markers of a place next to one another.
+
+    Args:
+        ax: Where to.
+        names: Of the series, for the legend; an empty one is left out of it.
+        values: Shape [series, places]; NaN is no point.
+        errors: Half the lengths of bars, of the same shape.
+
+    Returns:
+        Where the markers stand, shape [series, places].
+    """
+    num, places = values.shape
+    offsets = (np.arange(num) - (num - 1) / 2) * min(0.18, 0.6 / num)
+    where: NDArray[np.float64] = np.arange(places) + offsets[:, None]
+    for i, name in enumerate(names):
+        color, marker = SERIES[i % len(SERIES)]
+        bars = None if errors is None else errors[i]
+        ax.errorbar(
+            where[i], values[i], bars, fmt=marker, color=color, markersize=4, elinewidth=1, label=shortened(name)
+        )  # fmt: skip
+    return where
+
+
+def shortened(name: str) -> str:
+    """A name of the user's for the legend: long ones lose their middle.
+
+    Example:
+        >>> shortened("short_run,num_steps=40,step_schedule.kind=constant")
+        'short_run,num_…e.kind=constant'
+    """
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
+    # Matplotlib leaves out of a legend what begins with an underscore.
+    return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
+
+
 def _legend(figure: Figure) -> None:
     """One line or more above all axes, where nothing is drawn that it could hide."""
     pairs = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
@@ -95,7 +160,7 @@ def _legend(figure: Figure) -> None:
         return
     handles, labels = zip(*pairs, strict=True)
     fits = sum(len(label) + 6 for label in labels) <= LEGEND_LINE
-    figure.legend(
+    legend = figure.legend(
         handles,
         labels,
         loc="outside upper left",
@@ -107,6 +172,8 @@ def _legend(figure: Figure) -> None:
         columnspacing=1.2,
         borderpad=0,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a name is a dollar
 
 
 def draw(ax: Axes, title: str, caption: str, alt: str) -> Panel:

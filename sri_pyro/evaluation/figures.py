@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sri_pyro.evaluation.drawing import (
@@ -23,6 +22,7 @@ from sri_pyro.evaluation.drawing import (
     axes,
     draw,
     level,
+    plain_log,
     stacked,
 )
 from sri_pyro.evaluation.evidence import LEAST_ESS
@@ -75,7 +75,7 @@ def ess_by_length(table: pd.DataFrame) -> Panel:
     ess = table["ess"].to_numpy()
     ax = axes("tokens in the sentence", "effective sample size")
     ax.set_yscale("log")
-    _plain_log(ax.yaxis)
+    plain_log(ax.yaxis)
     _by_sentence(ax, table, ess, ess < LEAST_ESS, f"fewer than {LEAST_ESS:g}")
     level(ax, LEAST_ESS, f"{LEAST_ESS:g}: too few below", MUTED)
     return draw(
@@ -301,10 +301,3 @@ def _means(ax: Axes, tokens: Array, values: Array) -> None:
     if points:
         x, y, error = np.array(points).T
         ax.errorbar(x, y, error, fmt="x", color=SECOND, markersize=5, linewidth=1.4, label="mean ± 2 se")
-
-
-def _plain_log(axis: Axis) -> None:
-    """Plain numbers at 1, 2 and 5 of every decade, so that there are some within a single one."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ScalarFormatter())
-    axis.set_minor_formatter(lambda _value, _place: "")

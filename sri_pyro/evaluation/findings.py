@@ -81,7 +81,7 @@ def read_findings(folder: Path, name: str) -> tuple[dict[str, Any], InferenceRes
     """Numbers and arrays of an analysis; None where it has not been made.
 
     Raises:
-        ValueError: If a file is damaged.
+        ValueError: If a file is damaged, or one of the two is missing.
     """
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -92,4 +92,6 @@ def read_findings(folder: Path, name: str) -> tuple[dict[str, Any], InferenceRes
         raise ValueError(f"{path} is not whole JSON ({error}); make the analysis again.") from None
     if not isinstance(numbers, dict):
         raise ValueError(f"{path} must hold an object; make the analysis again.")
+    if not (folder / f"{name}.nc").is_file():
+        raise ValueError(f"{path} lacks {name}.nc beside it; make the analysis again.")
     return numbers, from_netcdf(folder / f"{name}.nc")

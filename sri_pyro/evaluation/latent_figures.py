@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from sri_pyro.evaluation import latent_space
@@ -24,6 +24,7 @@ from sri_pyro.evaluation.drawing import (
     density,
     draw,
     level,
+    logarithmic_above_one,
 )
 from sri_pyro.evaluation.metrics import Z_95
 from sri_pyro.evaluation.units import ACTIVE
@@ -95,13 +96,8 @@ def steps(trajectory: Mapping[str, Array]) -> list[Panel]:
     panels = [energy]
     if np.isfinite(kl).any():
         ax = _by_step("KL, nats", kl)
-        most = np.nanmax(np.abs(kl))
-        if most > 4:
-            ax.set_yscale("symlog", linthresh=1, linscale=1)
-            ax.yaxis.set_major_formatter(ScalarFormatter())
-            ax.yaxis.set_minor_locator(NullLocator())
+        scale = " The axis is logarithmic above 1." if logarithmic_above_one(ax, kl) else ""
         level(ax, 0, "0: the posterior")
-        scale = " The axis is logarithmic above 1." if most > 4 else ""
         panels.append(
             draw(
                 ax,

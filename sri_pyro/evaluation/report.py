@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from sri_pyro.evaluation import criticism_figures, doctor_figures, figures, latent_figures
-from sri_pyro.evaluation.diagnostics import InferenceResult
+from sri_pyro.evaluation import figures, latent_figures
+from sri_pyro.evaluation.analyses import ANALYSES, Examined, alarms, examined, worst_first
 from sri_pyro.evaluation.drawing import Panel
 from sri_pyro.evaluation.headline import headline, summary
 from sri_pyro.evaluation.latent_space import passing
 from sri_pyro.evaluation.report_inputs import ReportInputs, load_report_inputs
-from sri_pyro.evaluation.verdicts import judge, likelihood_is_trusted
+from sri_pyro.evaluation.sandwich_figures import sandwich_panels
+from sri_pyro.evaluation.verdicts import Verdict, judge, likelihood_is_trusted
 from sri_pyro.writing import atomic_path
 
 Codes = NDArray[Any]
 TEXTS = ("samples", "interpolations", "reconstructions")
 """What the model writes, as ``samples.json`` and the page's template call it."""
+EVALUATED = ("metrics.json", "sentences.csv", "inference.nc")
+"""Where the numbers of an evaluation are."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Tab:
         name: On the tab.
         sections: Figures.
         blocks: Names of what the template writes before them.
+        verdicts: What stands before all else.
     """
 
     name: str
     sections: list[Section]
     blocks: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
 
 
 def write_report(folder: Path, title: str | None = None) -> Path:
@@ -74,13 +79,13 @@ def render(inputs: ReportInputs, title: str) -> str:
     return template("report.html.j2").render(
         title=title,
         summary=summary(inputs.metrics),
-        verdicts=judge(inputs.metrics),
         rows=headline(inputs.metrics),
         tabs=tabs(inputs),
         texts=inputs.texts,
         has_code=bool(inputs.metrics["active_units"]["of"]),
         provenance=facts(origin(inputs.metrics.get("provenance", {}))),
         configuration=facts(inputs.configuration),
+        files=[*EVALUATED, *(f"{name}.{kind}" for name in inputs.findings for kind in ("json", "nc"))],
     )
 
 
@@ -112,21 +117,19 @@ def unbroken(cell: str) -> str:
 
 def tabs(inputs: ReportInputs) -> list[Tab]:
     """All parts of the page that there is something for, in the order in which they are read."""
+    further = {name: examined(name, *findings) for name, findings in inputs.findings.items()}
     found = [
-        Tab("Overview", [], ["verdicts", "numbers"]),
+        Tab("Overview", [], ["numbers"], worst_first([*judge(inputs.metrics), *alarms(further)])),
         Tab("Likelihood", _likelihood(inputs)),
         Tab("Inference", _inference(inputs) if _has_code(inputs) else []),
-        Tab("Steps", _found(inputs, "doctor", "Are the steps right?", doctor_figures.doctor_panels)),
+        *(_examined(name, further) for name in ("doctor", "reference", "calibration")),
         Tab("Latent code", _code(inputs) if _has_code(inputs) else []),
         Tab("Text", [], [kind for kind in TEXTS if inputs.texts[kind]]),
-        Tab(
-            "Criticism",
-            _found(inputs, "criticism", "Model or inference?", criticism_figures.criticism_panels),
-        ),
+        _examined("criticism", further),
         Tab("Training", [Section("Training", figures.training(inputs.history, _has_code(inputs)))]),
         Tab("Record", [], ["record"]),
     ]
-    return [tab for tab in map(_drawn, found) if tab.sections or tab.blocks]
+    return [tab for tab in map(_drawn, found) if tab.sections or tab.blocks or tab.verdicts]
 
 
 def _drawn(tab: Tab) -> Tab:
@@ -148,7 +151,12 @@ def _likelihood(inputs: ReportInputs) -> list[Section]:
             figures.heaviest_weight(table, log_weight),
         ]
     lengths = figures.by_length(table, has_code, likelihood_is_trusted(inputs.metrics))
-    return [Section("Can the likelihood be trusted?", trust), Section("Long and short sentences", lengths)]
+    between = sandwich_panels(inputs.data) if "simulated" in inputs.data else []
+    return [
+        Section("Can the likelihood be trusted?", trust),
+        Section("Between two bounds", between),
+        Section("Long and short sentences", lengths),
+    ]
 
 
 def _inference(inputs: ReportInputs) -> list[Section]:
@@ -174,14 +182,10 @@ def _code(inputs: ReportInputs) -> list[Section]:
     ]
 
 
-def _found(
-    inputs: ReportInputs,
-    name: str,
-    heading: str,
-    panels: Callable[[Mapping[str, Any], InferenceResult], list[Panel]],
-) -> list[Section]:
-    """The figures of a further analysis, if the folder holds its findings."""
-    return [Section(heading, panels(*inputs.findings[name]))] if name in inputs.findings else []
+def _examined(name: str, further: Mapping[str, Examined]) -> Tab:
+    """The tab of a further analysis; empty where the folder holds no findings of it."""
+    shown, found = ANALYSES[name], further.get(name, Examined([], []))
+    return Tab(shown.tab, [Section(shown.heading, found.panels)], verdicts=found.verdicts)
 
 
 def _codes(inputs: ReportInputs) -> tuple[Codes, Codes, Codes, Codes | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from sri_pyro.evaluation.analyses import ANALYSES
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
 from sri_pyro.evaluation.files import check_metrics, check_texts
 from sri_pyro.evaluation.findings import read_findings
@@ -21,8 +22,6 @@ DRAWN = {"step": ("epoch", "loss"), "validation": ("epoch", "nll")}
 """Numbers of a history that the figures draw."""
 COLUMNS = ("num_tokens", "log_px", "khat", "khat_threshold", "ess", "kl_posterior_prior")
 """Numbers of every sentence that the page is made of."""
-ANALYSES = ("doctor", "criticism")
-"""Analyses whose findings the page draws where the folder holds them."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def test_it_prints_verdicts_and_leaves_what_the_plots_need(say: Say, calibrated:
     assert (strict >= band).all()
     assert numbers["provenance"]["weights"]["file"] == "best.safetensors"
     assert "calibrate" in numbers["provenance"]["command"]
+    assert "Ranks of true codes: prior" in (calibrated / "report.html").read_text()
 
 
 def test_the_same_command_gives_the_same_numbers(say: Say, calibrated: Path) -> None:

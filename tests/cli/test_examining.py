@@ -62,6 +62,7 @@ def test_a_run_without_steps_says_so(say: Say, config: Path, tmp_path: Path) -> 
         "",
         "advice: This inference takes no Langevin steps, so there is no step size to advise on.",
     ]
+    assert said.err.splitlines()[-1] == "note: the run has no report yet: sri-pyro evaluate draws it"
     assert json.loads((tmp_path / "run" / "doctor.json").read_text())["num_steps"] == 0
 
 
@@ -74,6 +75,20 @@ def test_refusals(say: Say, run: Path, tmp_path: Path) -> None:
         "the doctor needs num_chains of at least 8 and curvature_chains from 1 to that; got 3 and 4.",
     )
     assert not (run / "doctor.json").exists()
+
+
+def test_findings_stand_where_the_report_cannot_be_drawn(say: Say, run: Path) -> None:
+    """The analysis is done, and took long; what is damaged is said."""
+    page, path = (run / "report.html").read_text(), run / "sentences.csv"
+    path.unlink()
+    said = say("doctor", run, *FEW)
+    assert said.code == 0
+    assert said.err.splitlines()[-1] == (
+        f"note: the findings are written, and not in the report: a report needs sentences.csv, which {run} does not "
+        "hold; evaluate the run first."
+    )
+    assert (run / "doctor.json").exists()
+    assert (run / "report.html").read_text() == page
 
 
 def test_python_gives_the_same(run: Path, say: Say) -> None:
@@ -101,8 +116,9 @@ def test_criticism_writes_findings_of_model_and_inference(say: Say, config: Path
     assert data["texts"]["discrepancy"].to_numpy().shape[1] == 8
     assert data["codes"]["law"].to_numpy().tolist() == ["posterior", "inference"]
     assert data["codes"]["eigenvalues"].sizes["rank"] == 2
-    assert say("doctor", run, *FEW).code == 0
-    assert say("report", run).code == 0
+    said = say("doctor", run, *FEW)
+    assert said.code == 0
+    assert said.err.splitlines()[-1] == f"note: {run / 'report.html'} is drawn again"
     page = (run / "report.html").read_text()
     for heading in ("Are the steps right?", "Model or inference?", "Holes in the prior"):
         assert heading in page

@@ -37,6 +37,7 @@ def test_it_prints_a_table_and_leaves_what_the_plots_need(say: Say, trained: Pat
     assert not (other / "reference.json").exists()
     assert len(numbers["nuts"]) == 1
     assert "Pyro's NUTS" in said.out
+    assert "Have the chains met?" in (run / "report.html").read_text()
 
 
 def test_what_it_cannot_do_is_refused(say: Say, run: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sri_pyro.evaluation.verdicts.reading import rounded
+from sri_pyro.evaluation.verdicts.reading import number, rounded
 from sri_pyro.evaluation.verdicts.verdict import LEVELS, Verdict
 from sri_pyro.types import Estimate
 
@@ -15,6 +15,9 @@ CLOSE, FAR = 0.1, 1.0
 draws are of another law. Pinsker: 0.1 nats bound the difference of any probability by 0.22, 1 nat by 0.71."""
 RATIO = 0.1
 """Share by which standard deviations may differ before it is said."""
+ADVICE = (
+    "The error is of the draws; other sentences differ. KL by energy takes both laws' entropies for Gaussian."
+)
 
 
 def judge_reference(numbers: Mapping[str, Any]) -> list[Verdict]:
@@ -31,8 +34,9 @@ def judge_reference(numbers: Mapping[str, Any]) -> list[Verdict]:
 
 def _chains(name: str, quality: Mapping[str, Any]) -> Verdict:
     trusted = quality["trusted"]
+    rhat, ess = (list(map(number, quality[name])) for name in ("rhat", "ess"))
     evidence = (
-        f"R-hat is {max(quality['rhat']):.3f} at most, {min(quality['ess']):,.0f} effective draws at least, and "
+        f"R-hat is {max(rhat):.3f} at most, {min(ess):,.0f} effective draws at least, and "
         f"{100 * max(quality['diverged']):.2g}% of a sentence's transitions diverged at most."
     )
     if all(trusted):
@@ -75,6 +79,11 @@ def _system(name: str, system: Mapping[str, Any], quality: Mapping[str, Any]) ->
             "No sentence has a reference that is to be trusted.", "Draw more, and warm up longer.",
         )  # fmt: skip
     kl = _mean(system["kl"], system["kl_se"], rows)
+    if not math.isfinite(kl.value):
+        return Verdict(
+            "reference", "bad", f"{name}: far from the posterior.",
+            "Some of its draws have no finite log p(x, z), or no Gaussian fits them.", ADVICE,
+        )  # fmt: skip
     ratio = math.exp(sum(math.log(system["sd_ratio"][row]) for row in rows) / len(rows))
     off, floor, apart = (
         sum(system[key][row] for row in rows) / len(rows) for key in ("mean_off", "floor", "wasserstein")
@@ -88,17 +97,16 @@ def _system(name: str, system: Mapping[str, Any], quality: Mapping[str, Any]) ->
         evidence += " It is over-confident."
     elif ratio > 1 + RATIO:
         evidence += " It is wider than the posterior."
-    advice = "The error is of the draws; other sentences differ. KL by energy takes both laws' entropies for Gaussian."
     low, high = kl.interval()
-    if not math.isfinite(kl.value) or low > FAR:
-        return Verdict("reference", "bad", f"{name}: far from the posterior.", evidence, advice)
+    if low > FAR:
+        return Verdict("reference", "bad", f"{name}: far from the posterior.", evidence, ADVICE)
     if high < CLOSE and abs(ratio - 1) <= RATIO:
-        return Verdict("reference", "good", f"{name}: close to the posterior.", evidence, advice)
-    return Verdict("reference", "caution", f"{name}: not quite the posterior.", evidence, advice)
+        return Verdict("reference", "good", f"{name}: close to the posterior.", evidence, ADVICE)
+    return Verdict("reference", "caution", f"{name}: not quite the posterior.", evidence, ADVICE)
 
 
-def _mean(values: list[float], errors: list[float], rows: list[int]) -> Estimate:
+def _mean(values: list[float | None], errors: list[float | None], rows: list[int]) -> Estimate:
     """The mean over sentences; its error is that of the draws, for these sentences alone."""
-    value = sum(values[row] for row in rows) / len(rows)
-    se = math.sqrt(sum(errors[row] ** 2 for row in rows)) / len(rows)
+    value = sum(number(values[row]) for row in rows) / len(rows)
+    se = math.sqrt(sum(number(errors[row]) ** 2 for row in rows)) / len(rows)
     return Estimate(value, se, len(rows))
