@@ -17,6 +17,7 @@ from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.threads import computing_with
 from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, in_order
+from sri_pyro.evaluation import GaussianImportance, JacobianImportance
 from sri_pyro.evaluation.doctor import DoctorOptions, Dynamics, examine, without_steps
 from sri_pyro.evaluation.evidence import COLUMNS
 from sri_pyro.evaluation.findings import Findings, write_findings
@@ -94,7 +95,10 @@ def _examined(
         split = split.subset(sentences, SUBSET_SEED)
     size = max(1, COLUMNS // options.chains(run.model.prior.dim))
     batches = list(in_order(split, size))
-    return examine(run.model, run.inference, dynamics, batches, section.estimator, options, watch=watch)
+    # That of the paper needs recorded paths and refuses where steps fold, of which the doctor is to speak.
+    refuses = isinstance(section.estimator, JacobianImportance)
+    estimator = GaussianImportance() if refuses else section.estimator
+    return examine(run.model, run.inference, dynamics, batches, estimator, options, watch=watch)
 
 
 def dynamics_of(inference: nn.Module) -> Dynamics | None:

@@ -66,6 +66,17 @@ def test_a_run_without_steps_says_so(say: Say, config: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "run" / "doctor.json").read_text())["num_steps"] == 0
 
 
+def test_a_run_that_is_judged_by_the_papers_estimator_is_examined_too(
+    say: Say, config: Path, tmp_path: Path
+) -> None:
+    """That estimator needs recorded paths, and refuses where steps fold: just where a doctor is called."""
+    sets = ("--set", 'evaluation.estimator={kind="jacobian"}', "--set", "inference.integrator=ula")
+    assert say("train", config, *sets, "--out", tmp_path / "run").code == 0
+    said = say("doctor", tmp_path / "run", *FEW)
+    assert said.code == 0, said.err
+    assert json.loads((tmp_path / "run" / "doctor.json").read_text())["folding"] is not None
+
+
 def test_refusals(say: Say, run: Path, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     refused(say("doctor", nothing), f"{nothing} is not a run folder: it has no config.toml")

@@ -61,8 +61,12 @@ def interval(found: Estimate) -> tuple[float, float]:
     return found.interval(two_sided_quantile(CONFIDENCE, found.num_samples - 1))
 
 
+MOST_DIGITS = 6
+"""After the point; the error of something at its limit, as information at the logarithm of a count, is rounding."""
+
+
 def rounded(found: Estimate) -> str:
-    """An estimate to the second digit of its error.
+    """An estimate to the second digit of its error, and to no more than six places.
 
     Example:
         >>> rounded(Estimate(60.4768, 1.2304, 64)), rounded(Estimate(-0.23836, 0.0216, 64))
@@ -70,7 +74,7 @@ def rounded(found: Estimate) -> str:
     """
     if not math.isfinite(found.se) or found.se <= 0:
         return f"{found.value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(found.se)))
+    digits = min(max(0, 1 - math.floor(math.log10(found.se))), MOST_DIGITS)
     return f"{found.value:.{digits}f} ± {found.se:.{digits}f}".replace("-", "−")
 
 
