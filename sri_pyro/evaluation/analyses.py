@@ -28,24 +28,34 @@ class Analysis:
     Attributes:
         tab: The name on its tab, and in front of its verdicts elsewhere.
         heading: Of its figures.
+        command: That makes it.
         judge: Maps its numbers to verdicts.
         panels: Maps its numbers and arrays to figures.
     """
 
     tab: str
     heading: str
+    command: str
     judge: Callable[[Mapping[str, Any]], list[Verdict]]
     panels: Callable[[Mapping[str, Any], InferenceResult], list[Panel]]
 
 
 ANALYSES: Final[Mapping[str, Analysis]] = MappingProxyType(
     {
-        "doctor": Analysis("Steps", "Are the steps right?", judge_doctor, doctor_panels),
-        "reference": Analysis("Reference", "How far from the posterior?", judge_reference, reference_panels),
-        "calibration": Analysis(
-            "Calibration", "Have the draws the law they claim?", judge_calibration, calibration_panels
+        "doctor": Analysis("Steps", "Are the steps right?", "doctor", judge_doctor, doctor_panels),
+        "reference": Analysis(
+            "Reference", "How far from the posterior?", "reference", judge_reference, reference_panels
         ),
-        "criticism": Analysis("Criticism", "Model or inference?", judge_criticism, criticism_panels),
+        "calibration": Analysis(
+            "Calibration",
+            "Have the draws the law they claim?",
+            "calibrate",
+            judge_calibration,
+            calibration_panels,
+        ),
+        "criticism": Analysis(
+            "Criticism", "Model or inference?", "criticise", judge_criticism, criticism_panels
+        ),
     }
 )
 """Those whose findings the page draws where the folder holds them, by name."""
@@ -62,6 +72,32 @@ class Examined:
 
     verdicts: list[Verdict]
     panels: list[Panel]
+
+
+def of_other_weights(numbers: Mapping[str, Any], metrics: Mapping[str, Any]) -> bool:
+    """Whether findings say that they are of other weights than an evaluation says that it is of.
+
+    Example:
+        >>> digests = [{"provenance": {"weights": {"digest": each}}} for each in ("a", "b")]
+        >>> of_other_weights(digests[0], digests[1]), of_other_weights(digests[0], {})
+        (True, False)
+    """
+    found, evaluated = (
+        record.get("provenance", {}).get("weights", {}).get("digest") for record in (numbers, metrics)
+    )
+    return None not in (found, evaluated) and found != evaluated
+
+
+def outdated(name: str) -> Examined:
+    """What is said in place of findings of other weights."""
+    verdict = Verdict(
+        name,
+        "caution",
+        "The findings are of other weights.",
+        f"{name}.json was made from other weights than the evaluation, and is not shown.",
+        f"Run sri-pyro {ANALYSES[name].command} again.",
+    )
+    return Examined([verdict], [])
 
 
 def examined(name: str, numbers: Mapping[str, Any], data: InferenceResult) -> Examined:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from sri_pyro.evaluation.diagnostics import InferenceResult, export, from_netcdf, to_netcdf
 from sri_pyro.evaluation.export import finite, write_json
+from sri_pyro.wording import shown
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,26 @@ def read_findings(folder: Path, name: str) -> tuple[dict[str, Any], InferenceRes
     path = folder / f"{name}.json"
     if not path.is_file():
         return None
-    try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); make the analysis again.") from None
-    if not isinstance(numbers, dict):
-        raise ValueError(f"{path} must hold an object; make the analysis again.")
+    numbers = read_object(path, "make the analysis again")
     if not (folder / f"{name}.nc").is_file():
         raise ValueError(f"{path} lacks {name}.nc beside it; make the analysis again.")
     return numbers, from_netcdf(folder / f"{name}.nc")
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        path: Of the file.
+        remedy: What to do if it is damaged, for the message.
+
+    Raises:
+        ValueError: If it is.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not whole JSON ({error}); {remedy}.") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold an object; got {shown(data)}; {remedy}.")
+    return data

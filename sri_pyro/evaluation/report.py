@@ -13,7 +13,15 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sri_pyro.evaluation import figures, latent_figures
-from sri_pyro.evaluation.analyses import ANALYSES, Examined, alarms, examined, worst_first
+from sri_pyro.evaluation.analyses import (
+    ANALYSES,
+    Examined,
+    alarms,
+    examined,
+    of_other_weights,
+    outdated,
+    worst_first,
+)
 from sri_pyro.evaluation.drawing import Panel
 from sri_pyro.evaluation.headline import headline, summary
 from sri_pyro.evaluation.latent_space import passing
@@ -117,7 +125,10 @@ def unbroken(cell: str) -> str:
 
 def tabs(inputs: ReportInputs) -> list[Tab]:
     """All parts of the page that there is something for, in the order in which they are read."""
-    further = {name: examined(name, *findings) for name, findings in inputs.findings.items()}
+    further = {
+        name: outdated(name) if of_other_weights(findings[0], inputs.metrics) else examined(name, *findings)
+        for name, findings in inputs.findings.items()
+    }
     found = [
         Tab("Overview", [], ["numbers"], worst_first([*judge(inputs.metrics), *alarms(further)])),
         Tab("Likelihood", _likelihood(inputs)),

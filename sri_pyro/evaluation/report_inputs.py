@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,9 @@ import pandas as pd
 from sri_pyro.evaluation.analyses import ANALYSES
 from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
 from sri_pyro.evaluation.files import check_metrics, check_texts
-from sri_pyro.evaluation.findings import read_findings
+from sri_pyro.evaluation.findings import read_findings, read_object
 from sri_pyro.history import read_record
-from sri_pyro.wording import listed, shown
+from sri_pyro.wording import listed
 
 DRAWN = {"step": ("epoch", "loss"), "validation": ("epoch", "nll")}
 """Numbers of a history that the figures draw."""
@@ -59,7 +58,9 @@ def load_report_inputs(folder: Path) -> ReportInputs:
             raise FileNotFoundError(
                 f"a report needs {name}, which {folder} does not hold; evaluate the run first."
             )
-    metrics, texts = _read_json(folder / "metrics.json"), _read_json(folder / "samples.json")
+    metrics, texts = (
+        read_object(folder / f"{name}.json", "evaluate the run again") for name in ("metrics", "samples")
+    )
     check_metrics(metrics, folder / "metrics.json")
     check_texts(texts, folder / "samples.json")
     stored = metrics.get("provenance", {}).get("configuration")
@@ -72,16 +73,6 @@ def load_report_inputs(folder: Path) -> ReportInputs:
         configuration=stored if stored is not None else _read_toml(folder / "config.toml"),
         findings={name: found for name in ANALYSES if (found := read_findings(folder, name)) is not None},
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); evaluate the run again.") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold an object; got {shown(data)}; evaluate the run again.")
-    return data
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

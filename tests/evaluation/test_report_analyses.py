@@ -146,3 +146,18 @@ def test_an_inference_that_is_lost_is_judged_and_drawn(tmp_path: Path) -> None:
     assert "lost unknown" in found.panels[4].alt
     said = [*(each.evidence for each in found.verdicts), *(each.alt for each in found.panels)]
     assert not any("nan" in each for each in said)
+
+
+def test_findings_of_other_weights_are_not_shown(examined_run: Path, tmp_path: Path) -> None:
+    """A run that was trained on keeps its old findings beside its new evaluation. Oracle: their digests."""
+    folder = tmp_path / "run"
+    shutil.copytree(examined_run, folder)
+    for name, digest in (("metrics", "new"), ("doctor", "old"), ("calibration", "new")):
+        record = json.loads((folder / f"{name}.json").read_text())
+        record.setdefault("provenance", {})["weights"] = {"digest": digest}
+        (folder / f"{name}.json").write_text(json.dumps(record))
+    text = words(write_report(folder).read_text())
+    assert text.count("Steps: The findings are of other weights.") == 1
+    assert "KL(inference ‖ posterior) against the steps" not in text
+    assert "Calibration: The findings" not in text
+    assert "Coverage of central intervals" in text
