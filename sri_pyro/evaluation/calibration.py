@@ -193,5 +193,5 @@ def two_sided_gate(checks: int, false_alarm: float = 1 - CONFIDENCE) -> float:
         >>> round(two_sided_gate(1), 2)
         1.96
     """
-    wanted = 2 * false_alarm / (2 * checks)
-    return math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - wanted, dtype=torch.float64)))
+    within = torch.tensor(1 - false_alarm / checks, dtype=torch.float64)
+    return math.sqrt(2) * float(torch.erfinv(within))

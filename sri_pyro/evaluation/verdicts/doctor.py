@@ -142,7 +142,7 @@ def _length(numbers: Mapping[str, Any], less: bool) -> Mapping[str, Any] | None:
 
 def _step_size(numbers: Mapping[str, Any]) -> Verdict:
     stability, grid, state = numbers["stability"], numbers["grid"], condition(numbers)
-    headline, level, why = {
+    told: dict[Condition, tuple[str, Level, str]] = {
         "unstable": (
             "The steps are unstable.", "bad",
             f"Shorten them until the smallest is below {SAFE} of the limit; tune them with step_size.kind = 'grid'.",
@@ -154,7 +154,8 @@ def _step_size(numbers: Mapping[str, Any]) -> Verdict:
             "Whether other steps are better cannot be told.", "info",
             "Examine more sentences, or more chains of each.",
         ),
-    }[state]  # fmt: skip
+    }  # fmt: skip
+    headline, level, why = told[state]
     gain = estimate(grid["gain"])
     evidence = (
         f"The smallest step is {number(numbers['last_step']):.3g}, "
@@ -175,8 +176,7 @@ def _step_size(numbers: Mapping[str, Any]) -> Verdict:
         evidence += f"The best factor tried is {number(grid['best_factor']):g}."
     if grid["at_edge"]:
         evidence += " It is the last one tried: the best may lie beyond."
-    chosen: Level = level  # type: ignore[assignment]  # one of the literals above
-    return Verdict("step_size", chosen, headline, evidence, why)
+    return Verdict("step_size", level, headline, evidence, why)
 
 
 def _num_steps(numbers: Mapping[str, Any]) -> Verdict | None:
