@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy.store import Store
-from benchmarks.coverage.measure import ESTIMATORS, above, by_parts, controls, estimated
+from benchmarks.coverage.controls import controls
+from benchmarks.coverage.measure import ESTIMATORS, above, by_parts, estimated
 from benchmarks.coverage.problems import PROBLEMS, DataSets
 from benchmarks.coverage.results import summarised, table
 from sri_pyro.config.threads import computing_with
