@@ -64,6 +64,12 @@ class AnnealedImportance:
         if self.transition not in TARGET_ACCEPTANCE:
             raise ValueError(f"unknown transition {self.transition!r}; known: hmc, langevin.")
 
+    looks = 1
+
+    def log_bound(self, rounds: Tensor) -> Tensor:
+        """No weight is above 1, as a product of powers of likelihoods that are not."""
+        return torch.zeros_like(rounds, dtype=torch.float64)
+
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Adapt on a pilot, then run and weigh; the inference is not used."""
         if target.dim == 0:

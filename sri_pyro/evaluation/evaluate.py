@@ -24,6 +24,7 @@ from sri_pyro.evaluation.chains import (
 )
 from sri_pyro.evaluation.evidence import EvidenceEstimator, SentenceEvidence, Weighted, estimate_evidence
 from sri_pyro.evaluation.evidence import first as first_draws
+from sri_pyro.evaluation.guarantees import LawOfWeights, bounded, guarantees
 from sri_pyro.evaluation.metrics import (
     EXACT_DENSITY,
     GAUSSIAN_ENTROPY,
@@ -49,7 +50,8 @@ class Evaluation:
             ``khat_threshold``, ``ess``, ``num_samples``, ``rounds``, ``reconstruction``, ``kl_q_prior``,
             ``kl_posterior_prior``, ``kl_q_posterior``; of the estimator ``jacobian`` also ``negative_share`` and
             ``smallest_eigenvalue``; of ``ladder`` also ``gradients`` and ``evaluations``; with approximate upper
-            bounds ``upper``, ``upper_se``, ``upper_reverse`` and ``upper_reverse_se``.
+            bounds ``upper``, ``upper_se``, ``upper_reverse`` and ``upper_reverse_se``; of an estimator that knows a
+            bound of its weights ``bennett_lower`` and ``bennett_upper``, NaN where they say nothing.
         metrics: The headline numbers, JSON-able.
         units: The active-unit analysis.
         chains: Short-run draws and their moments, rows as in the table.
@@ -77,6 +79,9 @@ SPENT = ("gradients", "evaluations")
 
 UPPER = ("upper", "upper_se", "upper_reverse", "upper_reverse_se")
 """Approximate upper bounds of log p(x) of each sentence, in the order of ``UpperBounds``."""
+
+BENNETT = ("bennett_lower", "bennett_upper")
+"""Ends of an interval of log p(x) of each sentence that holds for every number of draws."""
 
 Watch = Callable[[int], None]
 """Told how many sentences are done."""
@@ -143,9 +148,10 @@ def evaluate(
         written = simulated() if simulated is not None and target.dim else ()
         between = between_bounds(model, inference, written, estimator) if written else None
     upper = _join(above) if above else None
-    found = _collect(
-        ids, rows, _join(evidence), _join(proposals), _join(chains), options.num_chains, trace, upper
-    )
+    joined = _join(evidence)
+    found = _collect(ids, rows, joined, _join(proposals), _join(chains), options.num_chains, trace, upper)
+    if isinstance(estimator, LawOfWeights) and found.units.of:
+        found = _guaranteed(found, estimator, joined, between)
     if between is None:
         return found
     own = Sandwich.of({str(name): torch.tensor(between[name].to_numpy()) for name in between}, exact=True)
@@ -188,6 +194,18 @@ def _collect(
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
     units = active_units(chains.mean, chains.covariance, num_chains, chains.z[-1])
     return Evaluation(table, _headline(table, units, chains), units, chains, proposal, trace, rows)
+
+
+def _guaranteed(
+    found: Evaluation, estimator: LawOfWeights, evidence: SentenceEvidence, between: pd.DataFrame | None
+) -> Evaluation:
+    """The same with all that holds of log p(x) whatever the weights' tails."""
+    intervals = bounded(estimator, evidence.log_px, evidence.num_samples, found.proposal.rounds)
+    lengths = torch.tensor(found.table["num_tokens"].to_numpy())
+    sure = guarantees(estimator, evidence.log_px, lengths, intervals, between)
+    ends = dict(zip(BENNETT, (intervals.lower.cpu().numpy(), intervals.upper.cpu().numpy()), strict=True))
+    table = found.table.assign(**ends)
+    return replace(found, table=table, metrics={**found.metrics, "guarantees": asdict(sure)})
 
 
 def _headline(table: pd.DataFrame, units: ActiveUnits, chains: Chains) -> dict[str, Any]:

@@ -233,6 +233,12 @@ class PriorImportance:
     def __post_init__(self) -> None:
         require_samples(self.num_samples)
 
+    looks = 1
+
+    def log_bound(self, rounds: Tensor) -> Tensor:
+        """No weight is above p(x | z), which is at most 1."""
+        return torch.zeros_like(rounds, dtype=torch.float64)
+
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Weights of prior draws."""
         # With no latent dimension every draw is the same draw: one is exact.

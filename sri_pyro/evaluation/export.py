@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sri_pyro.evaluation.chains import StepTrace
 from sri_pyro.evaluation.diagnostics import export, to_netcdf
-from sri_pyro.evaluation.evaluate import FOLDING, SPENT, UPPER, Evaluation
+from sri_pyro.evaluation.evaluate import BENNETT, FOLDING, SPENT, UPPER, Evaluation
 from sri_pyro.evaluation.latent_space import describe
 from sri_pyro.writing import atomic_path
 
@@ -27,7 +27,7 @@ EVIDENCE = (
     "log_px", "se", "khat", "khat_threshold", "ess", "num_samples", "rounds", "reconstruction",
     "kl_q_prior", "kl_posterior_prior", "kl_q_posterior",
 )  # fmt: skip
-"""Columns of the table of sentences in the group ``evidence``, before ``FOLDING``, ``SPENT`` and ``UPPER``."""
+"""Columns of every table of sentences in the group ``evidence``; those that some tables have come behind."""
 
 ABOUT = {
     "posterior/z": ("1", "codes: end points of independent runs of the inference, in the inference's own law q"),
@@ -50,6 +50,8 @@ ABOUT = {
     "evidence/smallest_eigenvalue": ("1", "smallest eigenvalue of a step's Jacobian; at or below 0 a step folds"),
     "evidence/gradients": ("1", "gradients of log p(x | z) in z that the estimate took, draws that decided included"),
     "evidence/evaluations": ("1", "evaluations of log p(x | z) that the estimate took besides"),
+    "evidence/bennett_lower": ("nat", "lower end of Bennett's 95% interval of log p(x); NaN where it says nothing"),
+    "evidence/bennett_upper": ("nat", "upper end of Bennett's 95% interval of log p(x); NaN where it says nothing"),
     "evidence/upper": ("nat", "approximate upper bound of log p(x), bidirectional Monte Carlo from resampled draws"),
     "evidence/upper_se": ("nat", "its Monte Carlo standard error over chains"),
     "evidence/upper_reverse": ("nat", "approximate upper bound of log p(x) by reverse importance sampling"),
@@ -151,7 +153,9 @@ def export_arguments(
             f"an export needs the text of every sentence; got {len(texts)} texts for {len(table)} sentences."
         )
     evidence = {
-        name: table[name].to_numpy() for name in (*EVIDENCE, *FOLDING, *SPENT, *UPPER) if name in table
+        name: table[name].to_numpy()
+        for name in (*EVIDENCE, *BENNETT, *FOLDING, *SPENT, *UPPER)
+        if name in table
     }
     dims: dict[str, Sequence[str]] = dict.fromkeys(evidence, ("sentence",))
     coords: dict[str, Any] = {"sentence": table["id"].to_numpy()}

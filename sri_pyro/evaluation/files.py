@@ -12,6 +12,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from sri_pyro.evaluation.aggregate import Aggregate
 from sri_pyro.evaluation.chains import Divergence
 from sri_pyro.evaluation.export import Texts
+from sri_pyro.evaluation.guarantees import Guarantees
 from sri_pyro.evaluation.latent_space import Settling
 from sri_pyro.evaluation.metrics import Floor, JensenCheck, Perplexity
 from sri_pyro.evaluation.units import ActiveUnits
@@ -39,7 +40,7 @@ OF_CODES: Final[Mapping[str, type]] = MappingProxyType(
 )
 """What it has of a model with codes besides."""
 AT_TIMES: Final[Mapping[str, type]] = MappingProxyType(
-    {"short_run": Settling, "folding": Folding, "floor": Floor}
+    {"short_run": Settling, "folding": Folding, "floor": Floor, "guarantees": Guarantees}
 )
 """What it has of some."""
 KINDS: Final[Mapping[type, str]] = MappingProxyType(

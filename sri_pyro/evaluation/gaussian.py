@@ -5,6 +5,7 @@ Axes: S draws, B sentences, D latent dimensions. Nats throughout.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -70,6 +71,15 @@ class GaussianImportance:
                 "the estimator 'gaussian' needs pilot_chains >= 2, inflation > 0, prior_share in (0, 1) and "
                 f"refits >= 0; got {self.pilot_chains}, {self.inflation}, {self.prior_share}, {self.refits}."
             )
+
+    @property
+    def looks(self) -> int:
+        """The weights of a round decide whether there is another."""
+        return 1 + self.refits
+
+    def log_bound(self, rounds: Tensor) -> Tensor:
+        """The prior's share of the proposal bounds every weight by p(x | z) / share."""
+        return torch.full_like(rounds, -math.log(self.prior_share), dtype=torch.float64)
 
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Fit, draw and weigh; refit where the weights say so."""

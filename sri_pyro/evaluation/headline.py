@@ -101,6 +101,8 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
         else _withheld("Perplexity"),
         _row("Negative log-likelihood", metrics["nll"], "nats a sentence") if trusted else _withheld("NLL"),
     ]
+    if "guarantees" in metrics:
+        rows += _guaranteed(metrics["guarantees"], int(ppl["num_sentences"]))
     if "perplexity_between" in metrics:
         title = "Perplexity between bounds"
         rows += [_between(title, metrics["perplexity_between"]) if trusted else _withheld(title)]
@@ -118,6 +120,28 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
             else _withheld("Excess over the truth"),
         ]
     return rows
+
+
+def _guaranteed(found: Mapping[str, Any], num_sentences: int) -> list[Row]:
+    """What holds whatever the weights' tails: nothing of it needs k-hat's consent."""
+    if not math.isfinite(number(found["perplexity"])):
+        return []
+    bounded, width = int(found["bounded_sentences"]), plain(found["bounded_width"], ".2g")
+    own = ""
+    if math.isfinite(number(found["simulated_upper"])):
+        own = (
+            f" That of sentences that the model wrote lies between {plain(found['simulated_lower'], '.4g')} and "
+            f"{plain(found['simulated_upper'], '.4g')}, in the same sense."
+        )
+    each = f"; {bounded:,} of {num_sentences:,} have one of their own, {width} nats wide" if bounded else ""
+    return [
+        Row(
+            "Perplexity, guaranteed",
+            f"at most {plain(found['perplexity'], '.4g')}",
+            f"With {number(found['confidence']):.0%} confidence over the importance draws, whatever the tails of their "
+            f"weights, for these sentences together{each}.{own}",
+        )
+    ]
 
 
 def _between(title: str, found: Mapping[str, Any]) -> Row:

@@ -117,6 +117,13 @@ class Ladder:
                 f"at least 1; got {self.conditional_ess}, {self.most_temperatures}, {self.leapfrog}, {self.kept}."
             )
 
+    looks = 1
+
+    def log_bound(self, rounds: Tensor) -> Tensor:
+        """Of a Gaussian's weights as the prior's share has it; of annealed ones 0."""
+        gaussian = rounds <= RUNGS.index("refitted") + 1
+        return torch.where(gaussian, -math.log(self.prior_share), 0.0).double()
+
     def __call__(self, target: Target, inference: Inference) -> list[tuple[Tensor, Weighted]]:
         """Climb where trials say so, and count fresh draws."""
         if target.dim == 0:
