@@ -20,8 +20,9 @@ from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Split
 from sri_pyro.evaluation.code_criticism import weighted_draw
 from sri_pyro.evaluation.criticism import criticise
-from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
+from sri_pyro.evaluation.diagnostics import InferenceResult
 from sri_pyro.evaluation.findings import write_findings
+from sri_pyro.evaluation.netcdf import from_netcdf
 from sri_pyro.evaluation.text_criticism import FEWEST
 from sri_pyro.evaluation.text_statistics import Words
 from sri_pyro.evaluation.verdicts.criticism import judge_criticism

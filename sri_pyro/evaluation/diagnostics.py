@@ -1,4 +1,4 @@
-"""The bridge to ArviZ, the only file that imports it: export, netCDF, PSIS, held-out ELPD, summaries, convergence.
+"""The bridge to ArviZ, the only file that imports it: PSIS, held-out ELPD, summaries, convergence.
 
 Two generations are in use and both are served: 0.22-0.23 (``InferenceData``) and 1.x (xarray's
 ``DataTree``, Python 3.12 and later). ArviZ takes seconds to import, so functions import it when they
@@ -7,24 +7,19 @@ run.
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sri_pyro.evaluation.labelling import labelled
 from sri_pyro.numerics.weights import khat_threshold
-from sri_pyro.writing import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 InferenceResult: TypeAlias = Any
 """``arviz.InferenceData`` with ArviZ 0.22-0.23, ``xarray.DataTree`` with ArviZ 1.x."""
@@ -38,7 +33,7 @@ def load_arviz() -> ModuleType:
         return import_module("arviz")
 
 
-def _is_classic(az: ModuleType) -> bool:
+def is_classic(az: ModuleType) -> bool:
     """True for the generation of ``InferenceData`` (1.x answers to that name too, with a warning)."""
     return "InferenceData" in vars(az)
 
@@ -69,124 +64,12 @@ def psis(log_weights: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float6
     """
     az = load_arviz()
     draws_last = np.asarray(log_weights, dtype=np.float64).T
-    if _is_classic(az):
+    if is_classic(az):
         smoothed, khat = az.psislw(draws_last)
     else:
         array_stats = import_module("arviz_stats.base").array_stats
         smoothed, khat = array_stats.psislw(-draws_last, axis=-1)
     return np.asarray(smoothed).T, np.asarray(khat)
-
-
-def export(
-    groups: Mapping[str, Mapping[str, ArrayLike]],
-    dims: Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, ArrayLike] | None = None,
-    attrs: Mapping[str, str | int | float] | None = None,
-) -> InferenceResult:
-    """Label arrays and hand them to ArviZ, with every group kept in both generations.
-
-    The layout that makes ``az.ess``, ``az.summary`` and the plots come out: ``posterior`` holds
-    the short-run draws and ``proposal`` the importance-sampling draws with their ``log_weight``
-    (two groups, for they follow different laws); ``evidence``, ``trajectory``, ``sample_stats``,
-    ``log_likelihood``, ``constant_data`` and ``observed_data`` as their names say. ``chain`` counts
-    independent replicates, ``draw`` the exchangeable runs within one.
-
-    Args:
-        groups: Arrays by group and variable.
-        dims: Axis names by variable, before those of ``labelling.DIMS``; ``"group/variable"`` where two
-            groups hold different things by one name.
-        coords: Labels by axis, for instance the corpus ids of ``sentence``. Axes without labels, and
-            ``chain`` and ``draw`` of other lengths, are numbered from 0.
-        attrs: Facts about the whole: versions, seed, configuration as a JSON string.
-
-    Returns:
-        ``InferenceData`` or ``DataTree``, by the ArviZ that is installed.
-
-    Raises:
-        ValueError: If a variable has no axis names, or they do not fit its shape or its labels; if
-            dims or coords name what no group holds; if a sampled group does not begin with (chain,
-            draw); if a group's name is not an identifier; or if an attribute is not a string or
-            number.
-
-    Example:
-        >>> data = export({"posterior": {"z": np.zeros((2, 100, 5, 3))}, "evidence": {"log_px": [0.0] * 5}})
-        >>> dict(data["posterior"]["z"].sizes)
-        {'chain': 2, 'draw': 100, 'sentence': 5, 'z_dim': 3}
-    """
-    attrs = dict(attrs or {})
-    for name, value in attrs.items():
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(
-                f"attribute {name!r} must be a string or a number to be stored in netCDF; got "
-                f"{type(value).__name__}. Write it as a string, json.dumps for instance."
-            )
-    return _container(labelled(groups, dims or {}, coords or {}), attrs)
-
-
-def _container(datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> InferenceResult:
-    az = load_arviz()
-    if _is_classic(az):  # its from_dict drops groups it does not know; the constructor keeps them
-        return az.InferenceData(attrs=dict(attrs), **datasets)
-    return _tree(datasets, attrs)
-
-
-def _tree(datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:
-    import xarray as xr
-
-    tree = xr.DataTree.from_dict(dict(datasets))
-    tree.attrs.update(attrs)
-    return tree
-
-
-def _groups_of(data: InferenceResult) -> dict[str, xr.Dataset]:
-    if hasattr(data, "children"):
-        return {name: child.to_dataset() for name, child in data.children.items()}
-    return dict(data.items())
-
-
-def to_netcdf(data: InferenceResult, path: str | os.PathLike[str]) -> Path:
-    """Write an export to netCDF, whole or not at all; either generation reads what the other wrote.
-
-    Numbers are compressed (zlib level 4 after byte shuffling).
-
-    Returns:
-        The path written to.
-    """
-    path = Path(path)
-    groups = _groups_of(data)
-    encoding = {
-        f"/{group}": {
-            name: {"zlib": True, "complevel": 4, "shuffle": True}
-            for name, variable in dataset.variables.items()
-            if variable.dtype.kind in "iufb" and variable.ndim > 0
-        }
-        for group, dataset in groups.items()
-    }
-    # Made in memory: on a disk that runs full the HDF5 library takes the process down with it.
-    content = _tree(groups, data.attrs or {}).to_netcdf(engine="h5netcdf", encoding=encoding)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    return path
-
-
-def from_netcdf(path: str | os.PathLike[str]) -> InferenceResult:
-    """Read an export into memory; the file is closed afterwards.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not netCDF, or is damaged.
-    """
-    import xarray as xr
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; write one with to_netcdf.")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            tree.load()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as netCDF; write it again.") from error
-    return _container(_groups_of(tree), dict(tree.attrs))
 
 
 def elpd(
@@ -254,7 +137,7 @@ def elpd(
         "pareto_k": per_sentence["khat"],
     }
     total, pointwise = float(columns["log_px"].sum()), per_sentence["log_px"].rename(name)
-    if _is_classic(az):  # a pandas Series; the name of its first entry says which criterion it is
+    if is_classic(az):  # a pandas Series; the name of its first entry says which criterion it is
         series = {"elpd_loo": total, "se": common["se"], "p_loo": 0.0, "loo_i": pointwise}
         result = az.ELPDData({**series, **common})
     else:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_pyro.evaluation.chains import StepTrace
-from sri_pyro.evaluation.diagnostics import export, to_netcdf
 from sri_pyro.evaluation.evaluate import BENNETT, FOLDING, SPENT, UPPER, Evaluation
 from sri_pyro.evaluation.latent_space import describe
+from sri_pyro.evaluation.netcdf import export, to_netcdf
 from sri_pyro.writing import atomic_path
 
 MOST_VALUES = 8_000_000
@@ -78,7 +78,7 @@ ABOUT = {
 
 
 class ExportArguments(TypedDict):
-    """What ``diagnostics.export`` takes, but for the attributes."""
+    """What ``netcdf.export`` takes, but for the attributes."""
 
     groups: dict[str, dict[str, Any]]
     dims: dict[str, Sequence[str]]

@@ -10,8 +10,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from sri_pyro.evaluation.diagnostics import InferenceResult, export, from_netcdf, to_netcdf
+from sri_pyro.evaluation.diagnostics import InferenceResult
 from sri_pyro.evaluation.export import finite, write_json
+from sri_pyro.evaluation.netcdf import export, from_netcdf, to_netcdf
 from sri_pyro.wording import shown
 
 

@@ -30,7 +30,7 @@ DIMS: Final[Mapping[str, tuple[str, ...]]] = {
     "n_tokens": ("sentence",),
     "text": ("sentence",),
 }
-"""The axes of the variables that every evaluation writes; ``diagnostics.export`` knows them already."""
+"""The axes of the variables that every evaluation writes; ``netcdf.export`` knows them already."""
 
 
 def labelled(
@@ -38,7 +38,7 @@ def labelled(
     dims: Mapping[str, Sequence[str]],
     coords: Mapping[str, ArrayLike],
 ) -> dict[str, xr.Dataset]:
-    """Datasets by group; arguments and complaints as of ``diagnostics.export``."""
+    """Datasets by group; arguments and complaints as of ``netcdf.export``."""
     datasets = {name: _dataset(name, held, dims, coords) for name, held in groups.items()}
     variables = {key for group, held in groups.items() for v in held for key in (v, f"{group}/{v}")}
     axes = {str(axis) for dataset in datasets.values() for axis in dataset.dims}

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from sri_pyro.evaluation.analyses import ANALYSES
-from sri_pyro.evaluation.diagnostics import InferenceResult, from_netcdf
+from sri_pyro.evaluation.diagnostics import InferenceResult
 from sri_pyro.evaluation.files import check_metrics, check_texts
 from sri_pyro.evaluation.findings import read_findings, read_object
+from sri_pyro.evaluation.netcdf import from_netcdf
 from sri_pyro.history import read_record
 from sri_pyro.wording import listed
 

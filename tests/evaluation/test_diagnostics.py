@@ -15,14 +15,8 @@ import torch
 
 import sri_pyro
 from sri_pyro.evaluation import labelling
-from sri_pyro.evaluation.diagnostics import (
-    export,
-    from_netcdf,
-    load_arviz,
-    psis,
-    summary_table,
-    to_netcdf,
-)
+from sri_pyro.evaluation.diagnostics import load_arviz, psis, summary_table
+from sri_pyro.evaluation.netcdf import export, from_netcdf, to_netcdf
 from sri_pyro.numerics.weights import pareto_smooth
 
 SENTENCES = np.array(["test-3", "test-7", "test-19", "test-20", "test-41"])

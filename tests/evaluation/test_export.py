@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sri_pyro.evaluation import Evaluation, export
-from sri_pyro.evaluation.diagnostics import from_netcdf, summary_table
+from sri_pyro.evaluation.diagnostics import summary_table
 from sri_pyro.evaluation.evaluate import SPENT, UPPER
 from sri_pyro.evaluation.export import (
     Interpolation,
@@ -25,6 +25,7 @@ from sri_pyro.evaluation.export import (
     write_netcdf,
     write_outputs,
 )
+from sri_pyro.evaluation.netcdf import from_netcdf
 from sri_pyro.evaluation.report import load_report_inputs
 
 EvaluationOf = Callable[[str], Evaluation]

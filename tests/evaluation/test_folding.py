@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sri_pyro.evaluation import Evaluation, EvaluationOptions, JacobianImportance, evaluate
-from sri_pyro.evaluation.diagnostics import from_netcdf
 from sri_pyro.evaluation.export import ABOUT, write_outputs
 from sri_pyro.evaluation.headline import headline, summary
+from sri_pyro.evaluation.netcdf import from_netcdf
 from sri_pyro.evaluation.verdicts import judge
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.numerics.langevin import UnadjustedLangevin

@@ -10,8 +10,8 @@ import pytest
 
 from sri_pyro.evaluation import sandwich_figures
 from sri_pyro.evaluation.calibration_figures import calibration_panels
-from sri_pyro.evaluation.diagnostics import export
 from sri_pyro.evaluation.drawing import axes, draw, shortened, side_by_side
+from sri_pyro.evaluation.netcdf import export
 from sri_pyro.evaluation.reference import LEAST_ESS, RHAT
 from sri_pyro.evaluation.reference_figures import reference_panels
 from sri_pyro.evaluation.sandwich_figures import sandwich_panels

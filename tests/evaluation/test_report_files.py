@@ -112,7 +112,11 @@ def test_every_key_of_the_metrics_is_required_or_not_needed(tmp_path: Path, run_
             else:
                 holder[keys[-1]] = {}
             path.write_text(json.dumps(damaged))
-            if keys in {("short_run",), ("noise_scale",), ("guarantees",)}:  # what is not there of every model
+            if keys in {
+                ("short_run",),
+                ("noise_scale",),
+                ("guarantees",),
+            }:  # what is not there of every model
                 continue
             with pytest.raises(ValueError) as caught:
                 load_report_inputs(folder)

@@ -12,9 +12,9 @@ import torch
 
 from sri_pyro.config.simulation import simulated
 from sri_pyro.evaluation import EvaluationOptions, GaussianImportance, Ladder, evaluate
-from sri_pyro.evaluation.diagnostics import from_netcdf
 from sri_pyro.evaluation.export import ABOUT, write_outputs
 from sri_pyro.evaluation.headline import headline
+from sri_pyro.evaluation.netcdf import from_netcdf
 from sri_pyro.evaluation.sandwich import Between, Sandwich
 from sri_pyro.evaluation.verdicts import judge
 from sri_pyro.evaluation.verdicts.sandwich import sandwich
