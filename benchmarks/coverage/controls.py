@@ -86,4 +86,4 @@ def _folded(data: DataSets) -> dict[str, Tensor]:
     )
     ((_, weighted),) = JacobianImportance(FOLDING_RUNS)(data.target, inference)
     stubborn = replace(weighted, refused=torch.zeros_like(weighted.refused))
-    return {"|det| of steps that fold": log_mean_exp(stubborn.log_weight) - data.exact}
+    return {"absolute determinant of steps that fold": log_mean_exp(stubborn.log_weight) - data.exact}
