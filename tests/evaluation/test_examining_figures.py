@@ -65,6 +65,6 @@ def test_model_and_inference_are_judged_apart() -> None:
     assert headlines(1.0, 1.0, False, False)[0] == set()
     blamed, said = headlines(1.0, 1.0, True, False)
     assert blamed == {"Model"}
-    assert "The prior is at fault" in said
+    assert "Look first at the prior" in said
     blamed, said = headlines(1.0, 1.0, True, True)
     assert "they do so too, by length" in said

@@ -17,6 +17,7 @@ from sri_pyro.evaluation.text_statistics import (
     jensen_shannon,
     self_bleu,
 )
+from sri_pyro.evaluation.verdicts.criticism import judge_criticism
 
 NAMES = list(STATISTICS)
 VOCABULARY = [f"w{i}" for i in range(40)]
@@ -135,3 +136,18 @@ def test_halves_follow_the_generator() -> None:
     first = check_texts(page(60, 1), HELD_OUT, replicates=9)
     torch.manual_seed(3)
     assert check_texts(page(60, 1), HELD_OUT, replicates=9).discrepancy == first.discrepancy
+
+
+@pytest.mark.parametrize(("own", "copies"), [(0.2, True), (0.95, False)])
+def test_only_too_few_new_phrases_are_called_copying(own: float, copies: bool) -> None:
+    """A verdict that reads the name of the statistic and not its sign tells novel writers to stop copying."""
+    checks = {"novelty": {"value": own, "held_out": 0.9, "p_holm": 0.01}}
+    texts = {
+        "codes": {},
+        "texts": {"prior": checks},
+        "num_texts": {"prior": 100},
+        "num_held_out": 200,
+        "num_codes": 100,
+    }
+    (found,) = [each for each in judge_criticism(texts) if each.topic == "texts"]
+    assert ("copies the training text" in found.advice) is copies

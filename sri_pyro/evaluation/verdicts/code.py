@@ -13,6 +13,7 @@ from sri_pyro.evaluation.verdicts.reading import (
     estimate,
     interval,
     number,
+    option,
     rounded,
     sentences_to_settle,
 )
@@ -24,11 +25,12 @@ WEAK_CODE = 1.0
 """Nats up to which a code is weak, whichever side of ``NO_CODE`` it lies on."""
 FEW_UNITS = 0.1
 """Share of active units below which a code counts as lost."""
-MORE_CODE = (
-    "Anneal the noise scale over more epochs or from a lower value; weaken the decoder with word dropout; then "
-    "look at KL(posterior ‖ prior) on validation, epoch by epoch."
-)
-"""Against collapse."""
+ANNEALED = {
+    "short_run": "Anneal the noise scale over more epochs or from a lower value; weaken",
+    "amortized": "Anneal the KL weight over more epochs, or give it free bits; weaken",
+    "semi_amortized": "Anneal the KL weight over more epochs; weaken",
+}
+"""Against collapse, by the inference."""
 
 
 def code(metrics: Mapping[str, Any]) -> Verdict:
@@ -53,6 +55,14 @@ def code(metrics: Mapping[str, Any]) -> Verdict:
     return _code_by_units(metrics, few, active)
 
 
+def _more_code(metrics: Mapping[str, Any]) -> str:
+    kind = option(metrics, "inference", "kind") or "short_run"
+    return (
+        f"{ANNEALED.get(kind, 'Weaken')} the decoder with word dropout; then look at KL(posterior ‖ prior) on "
+        "validation, epoch by epoch."
+    )
+
+
 def _code_by_divergence(metrics: Mapping[str, Any], few: bool, active: str) -> Verdict:
     """By the interval of KL(posterior ‖ prior)."""
     kl = estimate(metrics["kl_posterior_prior"])
@@ -63,11 +73,13 @@ def _code_by_divergence(metrics: Mapping[str, Any], few: bool, active: str) -> V
         f"{active}."
     )
     if high < NO_CODE and few:
-        return Verdict("code", "bad", "COLLAPSED: the model ignores its code.", found, MORE_CODE)
+        return Verdict("code", "bad", "COLLAPSED: the model ignores its code.", found, _more_code(metrics))
     if high < NO_CODE:
-        return Verdict("code", "bad", "Nearly collapsed: the code holds next to nothing.", found, MORE_CODE)
+        return Verdict(
+            "code", "bad", "Nearly collapsed: the code holds next to nothing.", found, _more_code(metrics)
+        )
     if low < NO_CODE and high < WEAK_CODE:
-        return Verdict("code", "caution", "The code is weak.", found, MORE_CODE)
+        return Verdict("code", "caution", "The code is weak.", found, _more_code(metrics))
     if low < NO_CODE:
         return Verdict(
             "code", "caution", f"Whether the code is collapsed cannot be told from {n:,} sentences.", found,
@@ -97,7 +109,7 @@ def _code_by_units(metrics: Mapping[str, Any], few: bool, active: str) -> Verdic
             "Get a likelihood that can be trusted first.",
         )  # fmt: skip
     if shown_inactive(metrics["active_units"]):
-        return Verdict("code", "bad", "The code looks collapsed.", found, MORE_CODE)
+        return Verdict("code", "bad", "The code looks collapsed.", found, _more_code(metrics))
     n = int(metrics["perplexity"]["num_sentences"])
     return Verdict(
         "code", "caution", f"Whether the code is collapsed cannot be told from {n:,} sentences.", found,

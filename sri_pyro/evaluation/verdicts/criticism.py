@@ -104,23 +104,23 @@ def _texts(numbers: Mapping[str, Any]) -> Verdict | None:
     headline = "Model: its sentences differ from held-out ones."
     at_codes = numbers["texts"].get("posterior")
     if at_codes is None:
-        return Verdict("texts", "caution", headline, evidence, _remedy(off))
+        return Verdict("texts", "caution", headline, evidence, _remedy(off, checks))
     too = [name for name in off if name in rejected(at_codes)]
     if not too:
         return Verdict(
             "texts", "caution", headline,
             evidence + " At codes of held-out sentences it writes none of these too much or too little.",
-            "The prior is at fault, from which codes are drawn, and not the decoder.",
+            "Look first at the prior, from which codes are drawn: at codes of text the decoder is not shown at fault.",
         )  # fmt: skip
     return Verdict(
         "texts", "caution", headline,
         evidence + f" At codes of held-out sentences they do so too, by {', '.join(map(_name, too))}.",
-        _remedy(too),
+        _remedy(too, checks),
     )  # fmt: skip
 
 
-def _remedy(off: list[str]) -> str:
-    if "novelty" in off:
+def _remedy(off: list[str], checks: Mapping[str, Any]) -> str:
+    if "novelty" in off and number(checks["novelty"]["value"]) < number(checks["novelty"]["held_out"]):
         return "See whether it copies the training text: regularise it, or train for less long."
     return "Train longer, or with a larger decoder; less dropout makes frequent words less frequent."
 

@@ -111,3 +111,14 @@ def test_collapse_is_not_judged_by_weights_that_failed(
     found = verdict(metrics, "code")
     assert (found.level, found.headline) == (level, headline)
     assert "5.0" not in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("short_run", "noise scale"), ("amortized", "KL weight"), ("local_vi", "Weaken the decoder")],
+)
+def test_the_remedy_is_one_that_the_inference_has(metrics_of: MetricsOf, kind: str, words: str) -> None:
+    """An encoder has no noise scale that could be annealed."""
+    metrics = metrics_of("collapsed")
+    provenance = {**metrics.get("provenance", {}), "configuration": {"inference": {"kind": kind}}}
+    assert words in verdict({**metrics, "provenance": provenance}, "code").advice
