@@ -45,7 +45,7 @@ def main() -> None:
         publish(effort, Store(work, effort), asked.out, figure)
 
 
-def publish(effort: Effort, store: Store, out: Path, figure: Path) -> None:
+def publish(effort: Effort, store: Store[Effort], out: Path, figure: Path) -> None:
     """Measure, and write the three files."""
     text = trained(store.folder / "model", effort)
     oracle = measure.gaussian_curves(store)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.accuracy import mcmc, plain
 from benchmarks.accuracy import text as real
-from benchmarks.accuracy.store import Store
+from benchmarks.accuracy.store import Effort, Store
 from sri_pyro.types import Batch
 
 OWN_WARMUP, OWN_DRAWS = 100, 200
@@ -38,7 +38,7 @@ def agreement(text: real.Text) -> dict[str, float]:
     return found
 
 
-def warm_nuts(store: Store, text: real.Text) -> list[dict[str, float]]:
+def warm_nuts(store: Store[Effort], text: real.Text) -> list[dict[str, float]]:
     """NUTS with a chain to each of a few sentences: what warming up costs, and an effective draw after that."""
     program, found = plain.text_program(text.model.decoder), []
     rows = torch.linspace(0, len(text.judged) - 1, store.effort.own_chains + 2)[1:-1].round().long()

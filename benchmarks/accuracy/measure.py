@@ -15,7 +15,7 @@ from benchmarks.accuracy.clock import Job, priced, steps_timed, transitions_time
 from benchmarks.accuracy.contestants import Langevin, langevin
 from benchmarks.accuracy.curves import Curve, Price
 from benchmarks.accuracy.search import RECIPES, searched
-from benchmarks.accuracy.store import Store
+from benchmarks.accuracy.store import Effort, Store
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.target import Target
 from sri_pyro.types import Batch
@@ -37,7 +37,7 @@ GROUP = 4
 # --- the Gaussian oracle -----------------------------------------------------------------------------------
 
 
-def gaussian_curves(store: Store) -> list[Curve]:
+def gaussian_curves(store: Store[Effort]) -> list[Curve]:
     """Setting A: exact for short runs, estimated for HMC and NUTS."""
     precision = gaussian.oracle().precision
 
@@ -60,7 +60,7 @@ Divergence = Callable[[str, Sequence[float], int], float]
 
 
 def _tuned(
-    store: Store, setting: str, contestant: Langevin, divergence: Divergence, finest: float
+    store: Store[Effort], setting: str, contestant: Langevin, divergence: Divergence, finest: float
 ) -> list[tuple[float, ...]]:
     """The numbers of a contestant for each K: those that come closest, as far as a search finds."""
     if contestant.numbers is not None:
@@ -80,7 +80,7 @@ def _tuned(
     return found
 
 
-def _oracle_mcmc(store: Store, kernel: str) -> Curve:
+def _oracle_mcmc(store: Store[Effort], kernel: str) -> Curve:
     rows, looks = store.effort.batch, list(LOOKS[kernel])
 
     def make() -> dict[str, Any]:
@@ -102,7 +102,9 @@ def _oracle_mcmc(store: Store, kernel: str) -> Curve:
 # --- the trained text model --------------------------------------------------------------------------------
 
 
-def text_curves(store: Store, text: real.Text) -> tuple[dict[str, list[Curve]], dict[str, real.Column]]:
+def text_curves(
+    store: Store[Effort], text: real.Text
+) -> tuple[dict[str, list[Curve]], dict[str, real.Column]]:
     """Setting B, by each estimate of the divergence, and what is known of its posteriors."""
     target = text.model.target(text.judged)
     known = _reference(store, target, "text/reference")
@@ -129,7 +131,7 @@ def text_curves(store: Store, text: real.Text) -> tuple[dict[str, list[Curve]], 
     return curves, known
 
 
-def _reference(store: Store, target: Target, name: str) -> dict[str, real.Column]:
+def _reference(store: Store[Effort], target: Target, name: str) -> dict[str, real.Column]:
     """By sentences a few at a time, for so many draws of all of them would not fit into memory."""
     assert target.select is not None, "a text model's target can be cut"
     found: dict[str, real.Column] = {}
@@ -145,7 +147,7 @@ def _reference(store: Store, target: Target, name: str) -> dict[str, real.Column
 
 
 def _run(
-    store: Store, target: Target, recipe: str, numbers: tuple[float, ...], steps: int
+    store: Store[Effort], target: Target, recipe: str, numbers: tuple[float, ...], steps: int
 ) -> dict[str, real.Column]:
     """A summary of where chains end."""
     inference = real.short_run(recipe, numbers, steps)
@@ -158,7 +160,9 @@ def _run(
     return found
 
 
-def _text_mcmc(store: Store, text: real.Text, known: dict[str, real.Column], kernel: str) -> dict[str, Curve]:
+def _text_mcmc(
+    store: Store[Effort], text: real.Text, known: dict[str, real.Column], kernel: str
+) -> dict[str, Curve]:
     effort, looks = store.effort, list(LOOKS[kernel])
     # Evenly over the lengths, by which the sentences are sorted.
     rows = torch.linspace(0, len(text.judged) - 1, effort.mcmc_sentences).round().long()
@@ -207,7 +211,7 @@ def _curve(
 # --- time --------------------------------------------------------------------------------------------------
 
 
-def prices(store: Store, text: real.Text) -> dict[str, Price]:
+def prices(store: Store[Effort], text: real.Text) -> dict[str, Price]:
     """CPU seconds per sentence of every contestant's gradients on the text model."""
     program = plain.text_program(text.model.decoder)
 
@@ -227,7 +231,7 @@ def prices(store: Store, text: real.Text) -> dict[str, Price]:
     return _read_prices(store.once("text/prices", make))
 
 
-def oracle_prices(store: Store) -> dict[str, Price]:
+def oracle_prices(store: Store[Effort]) -> dict[str, Price]:
     """The same on the oracle, where a gradient is next to nothing and all is overhead."""
 
     def make() -> dict[str, Any]:

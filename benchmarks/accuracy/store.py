@@ -7,13 +7,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from sri_pyro.writing import atomic_path
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 log = logging.getLogger(__name__)
+Spent = TypeVar("Spent", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ QUICK = Effort(
 """Shows in minutes that everything runs; its numbers mean little."""
 
 
-class Store:
+class Store(Generic[Spent]):
     """Named results in a folder, as JSON.
 
     Args:
@@ -86,7 +90,7 @@ class Store:
         ValueError: If it was.
     """
 
-    def __init__(self, folder: Path, effort: Effort) -> None:
+    def __init__(self, folder: Path, effort: Spent) -> None:
         self.folder = folder
         self.effort = effort
         folder.mkdir(parents=True, exist_ok=True)

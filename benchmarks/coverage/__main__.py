@@ -46,7 +46,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     effort = Coverage(asked.data_sets)
     folder = asked.work or ROOT / "runs" / f"coverage-{effort.data_sets}"
-    store = Store(folder, effort)  # type: ignore[arg-type]  # any record of what is spent will do
+    store = Store(folder, effort)
     with computing_with(1):
         if asked.only is not None:
             print(json.dumps(summarised(cell(store, effort, *asked.only)), indent=1))
@@ -62,7 +62,7 @@ def main() -> None:
     print(table(record))
 
 
-def measured(store: Store, effort: Coverage, problem: str) -> dict[str, Any]:
+def measured(store: Store[Coverage], effort: Coverage, problem: str) -> dict[str, Any]:
     """All cells of a problem."""
     return {
         "estimators": {name: summarised(cell(store, effort, problem, name)) for name in ESTIMATORS},
@@ -71,7 +71,7 @@ def measured(store: Store, effort: Coverage, problem: str) -> dict[str, Any]:
     }
 
 
-def cell(store: Store, effort: Coverage, problem: str, name: str) -> dict[str, list[float]]:
+def cell(store: Store[Coverage], effort: Coverage, problem: str, name: str) -> dict[str, list[float]]:
     """One cell: an estimator's name, ``above`` or ``controls``."""
 
     def make() -> dict[str, list[float]]:

@@ -25,6 +25,7 @@ from sri_pyro.evaluation import (
 from sri_pyro.evaluation.guarantees import LawOfWeights, bounded, guaranteed_perplexity, guarantees
 from sri_pyro.evaluation.headline import headline
 from sri_pyro.evaluation.sandwich import between_bounds
+from sri_pyro.types import Batch
 from tests.evaluation.helpers import run
 from tests.oracles import EnumerableText, quadrature
 
@@ -37,6 +38,14 @@ ESTIMATORS: dict[str, Any] = {
     "annealed": AnnealedImportance(num_samples=32, temperatures=5),
     "ladder": Ladder(),
 }
+
+
+def written_by(oracle: EnumerableText, num: int) -> tuple[Batch, torch.Tensor]:
+    """Sentences of the model, and the codes that it wrote them from."""
+    z = torch.randn(num, 1)
+    tokens = oracle.model.decoder.generate(z, oracle.rows.tokens.shape[1])
+    place = {tuple(row): k for k, row in enumerate(oracle.rows.tokens.tolist())}
+    return oracle.rows.select(torch.tensor([place[tuple(row)] for row in tokens.tolist()])), z
 
 
 def test_the_bound_of_a_corpus_by_hand() -> None:
@@ -105,10 +114,7 @@ def test_an_evaluation_carries_them_and_the_headline_says_them() -> None:
     torch.manual_seed(7)
     oracle = EnumerableText.build("gru", latent_dim=1)
     estimator = GaussianImportance(refits=0)
-    z = torch.randn(12, 1)
-    tokens = oracle.model.decoder.generate(z, oracle.rows.tokens.shape[1])
-    place = {tuple(row): k for k, row in enumerate(oracle.rows.tokens.tolist())}
-    written = [(oracle.rows.select(torch.tensor([place[tuple(row)] for row in tokens.tolist()])), z)]
+    written = [written_by(oracle, 12)]
     options = EvaluationOptions(num_chains=16, exported_draws=8)
     found = evaluate(
         oracle.model,
@@ -137,10 +143,7 @@ def test_upper_bounds_give_the_lower_end() -> None:
     """Bounds turned round, the lower end above the upper one, are what a wrong sign would give."""
     torch.manual_seed(3)
     oracle = EnumerableText.build("gru", latent_dim=1)
-    z = torch.randn(30, 1)
-    tokens = oracle.model.decoder.generate(z, oracle.rows.tokens.shape[1])
-    place = {tuple(row): k for k, row in enumerate(oracle.rows.tokens.tolist())}
-    batch = oracle.rows.select(torch.tensor([place[tuple(row)] for row in tokens.tolist()]))
+    batch, z = written_by(oracle, 30)
     estimator = GaussianImportance(refits=0)
     found: pd.DataFrame = between_bounds(oracle.model, run(), [(batch, z)], estimator)
     log_px, lengths = torch.tensor(found["log_px"].to_numpy()), batch.lengths
