@@ -27,7 +27,7 @@ def measure(run: Run) -> list[Row]:
     rows = []
     for name, words in WORDS.items():
         run.watch(words)
-        grown = in_fresh_process(__name__, {"contestant": name}, **ALLOCATOR)["grown"]
+        grown = grown_bytes(name)
         rows.append(
             Row(
                 f"memory/{name}",
@@ -39,6 +39,13 @@ def measure(run: Run) -> list[Row]:
             )
         )
     return rows
+
+
+def grown_bytes(contestant: str, **changes: int) -> int:
+    """By how much the peak of a fresh process grows in one step, at ``SIZE`` with some of its numbers changed."""
+    request = {"contestant": contestant, "changes": changes}
+    grown: int = in_fresh_process(__name__, request, **ALLOCATOR)["grown"]
+    return grown
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     # What is loaded or compiled on first use is none of the step's memory.
     warm: Contestant = build(Problem.build(replace(SIZE, vocabulary=100, batch=2, length=3)))
     warm.walk(2)
-    contestant: Contestant = build(Problem.build(SIZE))
+    contestant: Contestant = build(Problem.build(replace(SIZE, **request["changes"])))
     forget_peak()
     before = held_bytes()
     contestant.walk(1)
