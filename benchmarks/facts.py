@@ -35,6 +35,8 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(package) for name, package in PACKAGES.items()},
         "jax": _version("jax") if available() else ABSENT,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else ABSENT,
+        "gpu_cells": torch.cuda.is_available() and cells_for(torch.zeros(1, device="cuda")) is not PLAIN,
         "compiled_cells": cells_for(torch.zeros(1)) is not PLAIN,
     }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.sizes import Size
 
@@ -30,6 +32,7 @@ class Problem:
         step_size: s of the Langevin step.
         learning_rate: Of Adam; small, so that the problem stays the same over many rounds.
         clip_norm: The gradient's norm is clipped here before Adam's step.
+        device: Where contestants of PyTorch compute.
     """
 
     size: Size
@@ -38,14 +41,16 @@ class Problem:
     step_size: float = 0.02
     learning_rate: float = 1e-4
     clip_norm: float = 5.0
+    device: str = "cpu"
 
     @classmethod
-    def build(cls, size: Size, precision: str = "float32", **settings: float) -> Problem:
+    def build(cls, size: Size, precision: str = "float32", device: str = "cpu", **settings: float) -> Problem:
         """The problem of a size; the same numbers in both precisions, to rounding.
 
         Args:
             size: Shapes.
             precision: ``float32`` or ``float64``.
+            device: Where contestants of PyTorch compute.
             settings: Step size, learning rate or norm, where they are not the usual ones.
         """
         random = np.random.default_rng(0)
@@ -66,9 +71,13 @@ class Problem:
         }
         weights["output.bias"][[PAD, BOS]] = IMPOSSIBLE
         tokens = random.integers(FIRST_WORD, V, (size.batch, size.length))
-        return cls(size, tokens, weights, **settings)
+        return cls(size, tokens, weights, device=device, **settings)
 
     def codes(self, seed: int = 1) -> Array:
         """Draws of the prior, shape [B, D], in the precision of the weights."""
         drawn = np.random.default_rng(seed).standard_normal((self.size.batch, self.size.latent))
         return drawn.astype(self.weights["output.weight"].dtype)
+
+    def tensor(self, values: NDArray[np.generic]) -> Tensor:
+        """A copy on the device."""
+        return torch.tensor(values, device=self.device)

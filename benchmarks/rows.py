@@ -78,6 +78,11 @@ class Row:
         )
 
 
+def on(device: str) -> str:
+    """What the names of rows of a device begin with."""
+    return "" if device == "cpu" else f"{device}/"
+
+
 def single(value: float) -> Spread:
     """A number that was measured once, or is not random."""
     return Spread(value, value, value, 1)

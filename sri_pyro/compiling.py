@@ -36,6 +36,11 @@ WIDE = ("-mprefer-vector-width=512",)
 TIMEOUT_S = 60
 
 
+def compiling_is_off() -> bool:
+    """Whether the user wants PyTorch's operations alone."""
+    return os.environ.get(SWITCH) == "0"
+
+
 @functools.cache
 def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
     """The functions of a C file, compiled for this processor; None without a compiler, or if it fails.
@@ -48,7 +53,7 @@ def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
         definitions: Preprocessor definitions, such as ``REAL=float``.
     """
     compiler = _compiler()
-    if os.environ.get(SWITCH) == "0" or compiler is None:
+    if compiling_is_off() or compiler is None:
         return None
     options = [
         *FLAGS,

@@ -26,9 +26,9 @@ class AutogradLoop:
     def __init__(self, problem: Problem, noise_scale: float = 1.0) -> None:
         self.problem, self.noise_scale = problem, noise_scale
         self.network = Network(problem)
-        self.tokens = torch.from_numpy(problem.tokens)
+        self.tokens = problem.tensor(problem.tokens)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=problem.learning_rate, fused=True)
-        self.z = torch.from_numpy(problem.codes())
+        self.z = problem.tensor(problem.codes())
         self.network.requires_grad_(False)
         self.words = self._words()
 
@@ -60,14 +60,14 @@ class AutogradLoop:
         return z
 
     def gradient(self, z: Array) -> Array:
-        codes = torch.from_numpy(z).requires_grad_()
-        return torch.autograd.grad(self.log_joint(codes, self.words), codes)[0].numpy()
+        codes = self.problem.tensor(z).requires_grad_()
+        return torch.autograd.grad(self.log_joint(codes, self.words), codes)[0].cpu().numpy()
 
     def walk(self, steps: int) -> None:
         self.z = self._moved(self.z, self.words, steps)
 
     def train(self, start: Array | None = None) -> None:
-        z = torch.randn_like(self.z) if start is None else torch.from_numpy(start).clone()
+        z = torch.randn_like(self.z) if start is None else self.problem.tensor(start)
         z = self._moved(z, self._words(), self.problem.size.steps)
         self.network.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)

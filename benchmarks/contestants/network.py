@@ -37,10 +37,10 @@ def inputs(tokens: Tensor) -> Tensor:
 
 def put_weights(module: nn.Module, problem: Problem) -> None:
     """Give a module the problem's weights and their precision."""
-    tensors = {name: torch.tensor(weight) for name, weight in problem.weights.items()}
-    module.to(tensors["output.weight"].dtype).load_state_dict(tensors)
+    tensors = {name: problem.tensor(weight) for name, weight in problem.weights.items()}
+    module.to(tensors["output.weight"]).load_state_dict(tensors)
 
 
 def take_weights(module: nn.Module) -> dict[str, Array]:
     """A module's weights as arrays of their own."""
-    return {name: weight.numpy().copy() for name, weight in module.state_dict().items()}
+    return {name: weight.cpu().numpy().copy() for name, weight in module.state_dict().items()}

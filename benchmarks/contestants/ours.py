@@ -25,8 +25,7 @@ def build_model(problem: Problem) -> LatentTextModel:
     size = problem.size
     decoder = LSTMDecoder(size.vocabulary, size.latent, size.embedding, size.hidden, dropout=0.0)
     put_weights(decoder, problem)
-    dtype = decoder.output.weight.dtype
-    return LatentTextModel(StandardNormal(size.latent).to(dtype), decoder)
+    return LatentTextModel(StandardNormal(size.latent).to(decoder.output.weight), decoder)
 
 
 class Ours:
@@ -48,7 +47,7 @@ class Ours:
     ) -> None:
         self.problem, self.noise_scale, self.plain = problem, noise_scale, plain
         self.model = build_model(problem)
-        self.batch = Batch(torch.from_numpy(problem.tokens))
+        self.batch = Batch(problem.tensor(problem.tokens))
         self.step = ConstantSteps(problem.step_size)
         self.integrator = UnadjustedLangevin()
         self.inference = ShortRunLangevin(
@@ -60,15 +59,15 @@ class Ours:
         )
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=problem.learning_rate, fused=True)
         self.target = self.model.target(self.batch)
-        self.z = torch.from_numpy(problem.codes())[None]
+        self.z = problem.tensor(problem.codes())[None]
 
     def _cells(self) -> AbstractContextManager[None]:
         return plain_cells() if self.plain else nullcontext()
 
     def gradient(self, z: Array) -> Array:
         with self._cells():
-            gradient: Array = self.target.log_joint_and_grad(torch.from_numpy(z)[None])[1][0].numpy()
-        return gradient
+            gradient = self.target.log_joint_and_grad(self.problem.tensor(z)[None])[1]
+        return gradient[0].cpu().numpy()
 
     def walk(self, steps: int) -> None:
         with self._cells():
@@ -84,7 +83,7 @@ class Ours:
         with self._cells():
             target = self.model.target(self.batch)
             if start is not None:
-                target = replace(target, sample_prior=_given(torch.from_numpy(start)[None]))
+                target = replace(target, sample_prior=_given(self.problem.tensor(start)[None]))
             progress = Progress(step=0, epoch=0.0)
             draws = self.inference(target, 1, progress)
             self.optimizer.zero_grad(set_to_none=True)

@@ -25,9 +25,9 @@ class PlainPyro:
     def __init__(self, problem: Problem, noise_scale: float = 1.0) -> None:
         self.problem, self.noise_scale = problem, noise_scale
         self.network = Network(problem)
-        self.tokens = torch.from_numpy(problem.tokens)
+        self.tokens = problem.tensor(problem.tokens)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=problem.learning_rate)
-        self.z = torch.from_numpy(problem.codes())
+        self.z = problem.tensor(problem.codes())
 
     def program(self, tokens: Tensor) -> None:
         """The generative story."""
@@ -55,13 +55,13 @@ class PlainPyro:
         return z
 
     def gradient(self, z: Array) -> Array:
-        return self._gradient(torch.from_numpy(z)).numpy()
+        return self._gradient(self.problem.tensor(z)).cpu().numpy()
 
     def walk(self, steps: int) -> None:
         self.z = self._moved(self.z, steps)
 
     def train(self, start: Array | None = None) -> None:
-        z = torch.randn_like(self.z) if start is None else torch.from_numpy(start)
+        z = torch.randn_like(self.z) if start is None else self.problem.tensor(start)
         z = self._moved(z, self.problem.size.steps)
         self.optimizer.zero_grad()
         loss = -self.log_joint(z) / len(self.tokens)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.measurements import accuracy, evidence, growth, hessian, langevin, memory, million, tail
+import torch
+
+from benchmarks.measurements import accuracy, cuda, evidence, growth, hessian, langevin, memory, million, tail
 from benchmarks.measurements.measurement import Measurement, Run
 
 MEASUREMENTS: tuple[Measurement, ...] = (
@@ -14,6 +16,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     *memory.MEASUREMENTS,
     *growth.MEASUREMENTS,
     *million.MEASUREMENTS,
+    *(cuda.MEASUREMENTS if torch.cuda.is_available() else ()),
 )
 
 __all__ = ["MEASUREMENTS", "Measurement", "Run"]

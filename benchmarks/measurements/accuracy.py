@@ -16,7 +16,7 @@ from benchmarks.contestants.ours import Ours
 from benchmarks.contestants.plain_pyro import PlainPyro
 from benchmarks.measurements.measurement import Measurement, Run
 from benchmarks.problem import Array, Problem
-from benchmarks.rows import Bar, Row, single
+from benchmarks.rows import Bar, Row, on, single
 from benchmarks.sizes import SIZES, Size
 from sri_pyro.models.decoders.cells import plain_cells
 
@@ -35,14 +35,14 @@ def relative_error(found: Array, exact: Array) -> float:
 
 def autograd_gradient(problem: Problem, z: Array) -> Array:
     """Of log p(x | z) alone: beside that of log p(z) its rounding would be another."""
-    loop, codes = AutogradLoop(problem), torch.from_numpy(z).requires_grad_()
-    return torch.autograd.grad(loop.log_likelihood(codes, loop.words), codes)[0].numpy()
+    loop, codes = AutogradLoop(problem), problem.tensor(z).requires_grad_()
+    return torch.autograd.grad(loop.log_likelihood(codes, loop.words), codes)[0].cpu().numpy()
 
 
-def gradient_errors(size: Size, run: Run) -> list[Row]:
+def gradient_errors(size: Size, run: Run, device: str = "cpu") -> list[Row]:
     """Errors of gradients of log p(x | z) against autograd in double precision."""
     run.watch("autograd in double precision")
-    single_precision, double = Problem.build(size), Problem.build(size, "float64")
+    single_precision, double = Problem.build(size, device=device), Problem.build(size, "float64")
     # The same rounded weights and codes, so that only the arithmetic differs.
     for name, weight in single_precision.weights.items():
         double.weights[name] = weight.astype(np.float64)
@@ -50,15 +50,15 @@ def gradient_errors(size: Size, run: Run) -> list[Row]:
     exact = autograd_gradient(double, z.astype(np.float64))
     run.watch("single precision")
     ours = Ours(single_precision).target.conditioned
-    codes = torch.from_numpy(z)[None]
-    found = {"ours": ours.value_and_grad(codes)[1][0].numpy()}
+    codes = single_precision.tensor(z)[None]
+    found = {"ours": ours.value_and_grad(codes)[1][0].cpu().numpy()}
     with plain_cells():
-        found["plain"] = ours.value_and_grad(codes)[1][0].numpy()
+        found["plain"] = ours.value_and_grad(codes)[1][0].cpu().numpy()
     found["autograd"] = autograd_gradient(single_precision, z)
     words = {"ours": "the library", "plain": "the library without compiled cells", "autograd": "autograd"}
     return [
         Row(
-            f"gradient_error/{size.name}/{name}",
+            f"{on(device)}gradient_error/{size.name}/{name}",
             f"relative error of the likelihood's gradient, {words[name]}",
             single(relative_error(gradient.astype(np.float64), exact)),
             bar=None if name == "autograd" else ERROR_BAR,

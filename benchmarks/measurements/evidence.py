@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
 from benchmarks.contestants.ours import build_model
 from benchmarks.measurements.measurement import Measurement, Run
 from benchmarks.problem import Problem
@@ -62,7 +60,7 @@ def build_target(sentences: int) -> Target:
         weights["cell.weight_ih_l0"][:, -latent:],
     ):
         weight *= INFORMATIVE
-    return build_model(problem).eval().target(Batch(torch.from_numpy(problem.tokens)))
+    return build_model(problem).eval().target(Batch(problem.tensor(problem.tokens)))
 
 
 def measure(run: Run) -> list[Row]:

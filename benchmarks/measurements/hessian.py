@@ -30,8 +30,8 @@ class FunctionalLSTM:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.w = {name: torch.from_numpy(weight) for name, weight in problem.weights.items()}
-        self.targets = torch.from_numpy(problem.tokens[0])
+        self.w = {name: problem.tensor(weight) for name, weight in problem.weights.items()}
+        self.targets = problem.tensor(problem.tokens[0])
         words = self.w["embedding.weight"][inputs(self.targets[None])[0]]
         width = words.shape[1]
         into, bias = self.w["cell.weight_ih_l0"], self.w["cell.bias_ih_l0"] + self.w["cell.bias_hh_l0"]

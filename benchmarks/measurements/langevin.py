@@ -21,9 +21,9 @@ from benchmarks.contestants.ours import Ours
 from benchmarks.contestants.plain_pyro import PlainPyro
 from benchmarks.measurements.measurement import Measurement, Run
 from benchmarks.problem import Problem
-from benchmarks.rows import Bar, Row
+from benchmarks.rows import Bar, Row, on
 from benchmarks.sizes import SIZES, Size
-from benchmarks.timing import Effort, Spread, Timer, interleaved, ratio, timed
+from benchmarks.timing import CLOCKS, Effort, Spread, Timer, interleaved, ratio, timed
 
 WORDS = {
     "ours": "the library",
@@ -33,6 +33,7 @@ WORDS = {
     "jax": "JAX",
 }
 STEP, TRAINING = "langevin_step", "training_step"
+TITLES = {STEP: "Langevin step", TRAINING: "Training step (20 Langevin steps, one of Adam)"}
 BARS = {
     (TRAINING, "pyro", "ours"): {"S": 2.6, "M": 2.0},
     (TRAINING, "pyro", "plain"): {"S": 2.3, "M": 1.9},
@@ -69,6 +70,7 @@ PLANS = {
     "M": Plan(3, Effort(25, 45), Effort(12, 110)),
     "N": Plan(1, Effort(15, 40), Effort(5, 90)),
 }
+ON_GPU = Plan(20, Effort(15, 8), Effort(15, 8))
 
 
 def products(size: Size) -> dict[str, tuple[int, int, int]]:
@@ -77,18 +79,18 @@ def products(size: Size) -> dict[str, tuple[int, int, int]]:
     return {"square": (1024, 1024, 1024), "logits": (N, H, V), "mean output weight": (N, V, H)}
 
 
-def product(n: int, k: int, m: int) -> Timer:
+def product(n: int, k: int, m: int, device: str) -> Timer:
     """Seconds of ``PRODUCT_FLOPS`` in products of one shape."""
-    left, right, out = torch.randn(n, k), torch.randn(k, m), torch.empty(n, m)
+    left, right, out = (torch.randn(shape, device=device) for shape in ((n, k), (k, m), (n, m)))
     flops = 2 * n * k * m
-    run = timed(lambda: torch.mm(left, right, out=out), repeats=max(1, round(PRODUCT_FLOPS / flops)))
+    repeats = max(1, round(PRODUCT_FLOPS / flops))
+    run = timed(lambda: torch.mm(left, right, out=out), repeats, CLOCKS[device])
     return lambda: run() * PRODUCT_FLOPS / flops
 
 
-def contest(stack: ExitStack, kind: str, size: Size) -> dict[str, Timer]:
+def contest(stack: ExitStack, kind: str, size: Size, walk: int, device: str) -> dict[str, Timer]:
     """All that runs in one round; seconds of one step each."""
-    problem = Problem.build(size)
-    walk = PLANS[size.name].walk
+    problem = Problem.build(size, device=device)
     here: dict[str, Contestant] = {
         "ours": Ours(problem),
         "plain": Ours(problem, plain=True),
@@ -98,32 +100,32 @@ def contest(stack: ExitStack, kind: str, size: Size) -> dict[str, Timer]:
     timers: dict[str, Timer] = {}
     for name, contestant in here.items():
         work = partial(contestant.walk, walk) if kind == STEP else contestant.train
-        timers[name] = timed(work)
-    if available():
+        timers[name] = timed(work, clock=CLOCKS[device])
+    if device == "cpu" and available():
         child = stack.enter_context(JaxProcess(size))
         timers["jax"] = partial(child.walk, walk) if kind == STEP else child.train
-    return timers | {name: product(*shape) for name, shape in products(size).items()}
+    return timers | {name: product(*shape, device) for name, shape in products(size).items()}
 
 
-def measure(kind: str, size: Size, run: Run) -> list[Row]:
+def measure(kind: str, size: Size, run: Run, device: str = "cpu") -> list[Row]:
     """Every row of one kind of step at one size."""
-    plan = PLANS[size.name]
+    plan = PLANS[size.name] if device == "cpu" else ON_GPU
     effort = plan.step if kind == STEP else plan.training
     with ExitStack() as stack:
-        seconds = interleaved(contest(stack, kind, size), run.effort(*effort), run.watch)
+        seconds = interleaved(contest(stack, kind, size, plan.walk, device), run.effort(*effort), run.watch)
     if kind == STEP:
         for name in WORDS.keys() & seconds.keys():
             seconds[name] = [value / plan.walk for value in seconds[name]]
-    return list(rows(kind, size, seconds))
+    return list(rows(kind, size, seconds, device))
 
 
-def rows(kind: str, size: Size, seconds: dict[str, list[float]]) -> Iterator[Row]:
-    """What the seconds of one contest say."""
-    prefix = f"{kind}/{size.name}"
+def rows(kind: str, size: Size, seconds: dict[str, list[float]], device: str = "cpu") -> Iterator[Row]:
+    """What the seconds of one contest say; the bars are for processors."""
+    prefix, judged = f"{on(device)}{kind}/{size.name}", device == "cpu"
     for ours in ("ours", "plain"):
         for other in ("pyro", "autograd", "jax"):
             if other in seconds:
-                asked = BARS.get((kind, other, ours), {}).get(size.name)
+                asked = BARS.get((kind, other, ours), {}).get(size.name) if judged else None
                 yield Row(
                     f"{prefix}/{other}_over_{ours}",
                     f"{WORDS[other]} / {WORDS[ours]}",
@@ -133,7 +135,7 @@ def rows(kind: str, size: Size, seconds: dict[str, list[float]]) -> Iterator[Row
                 )
     best = min(products(size), key=lambda name: float(np.median(seconds[name])))
     flops = size.step_flops if kind == STEP else size.training_flops
-    asked = USEFUL.get(size.name)
+    asked = USEFUL.get(size.name) if judged else None
     for ours in ("ours", "plain"):
         yield Row(
             f"{prefix}/useful_share_{ours}",
@@ -147,7 +149,12 @@ def rows(kind: str, size: Size, seconds: dict[str, list[float]]) -> Iterator[Row
     for name in WORDS:
         if name in seconds:
             times = Spread.of(seconds[name]).scaled(1e3)
-            yield Row(f"{prefix}/milliseconds_{name}", f"processor time of {WORDS[name]}", times, "ms")
+            yield Row(
+                f"{prefix}/milliseconds_{name}",
+                f"{'processor' if judged else 'wall-clock'} time of {WORDS[name]}",
+                times,
+                "ms",
+            )
 
 
 MEASUREMENTS = [
@@ -157,6 +164,6 @@ MEASUREMENTS = [
         partial(measure, kind, size),
         slow=size.name == "N" and kind == TRAINING,
     )
-    for kind, title in ((STEP, "Langevin step"), (TRAINING, "Training step (20 Langevin steps, one of Adam)"))
+    for kind, title in TITLES.items()
     for size in SIZES.values()
 ]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sri_pyro.compiling import library
+from sri_pyro.compiling import compiling_is_off, library
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,12 @@ class Cells(NamedTuple):
 
 def cells_for(like: Tensor) -> Cells:
     """The fastest cells for tensors of this device and type."""
+    if _plain.get():
+        return PLAIN
+    if like.device.type == "cuda":
+        return _fused(like.device, like.dtype) or PLAIN
     small = like.device.type == "cpu" and torch.get_num_threads() <= MOST_THREADS
-    compiled = _compiled(like.dtype) if small and not _plain.get() else None
-    return compiled or PLAIN
+    return (_compiled(like.dtype) if small else None) or PLAIN
 
 
 _plain = ContextVar("plain", default=False)
@@ -138,19 +141,41 @@ def _compiled(dtype: torch.dtype) -> Cells | None:
             later.data_ptr(), cell_grad.data_ptr(), total.data_ptr(),
         )  # fmt: skip
 
-    cells = Cells(compiled_forward, compiled_reverse)
-    if not _agree(cells, dtype):
-        log.warning("the compiled LSTM cell does not agree with PyTorch's operations and is not used.")
+    return _trusted(Cells(compiled_forward, compiled_reverse), torch.device("cpu"), dtype)
+
+
+@functools.cache
+def _fused(device: torch.device, dtype: torch.dtype) -> Cells | None:
+    """The cells of ``cells_triton``, if PyTorch brought Triton along and they agree with PyTorch's."""
+    if compiling_is_off() or dtype not in (torch.float32, torch.float64):
         return None
-    return cells
+    try:
+        from sri_pyro.models.decoders import cells_triton
+
+        return _trusted(Cells(cells_triton.forward, cells_triton.reverse), device, dtype)
+    except Exception as error:  # whatever its compiler or driver says, PyTorch's operations are there
+        log.info(
+            "the LSTM cell is not compiled for %s (%s); PyTorch's own operations are used.", device, error
+        )
+        return None
+
+
+def _trusted(cells: Cells, device: torch.device, dtype: torch.dtype) -> Cells | None:
+    """The cells if they agree with PyTorch's."""
+    if _agree(cells, device, dtype):
+        return cells
+    log.warning(
+        "the compiled LSTM cell does not agree with PyTorch's operations on %s and is not used.", device
+    )
+    return None
 
 
 @torch.no_grad()
-def _agree(cells: Cells, dtype: torch.dtype) -> bool:
+def _agree(cells: Cells, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether compiled cells do what PyTorch's do on a few numbers: no compiler is trusted blindly."""
     units, sentences, draws = 19, 2, 3
     rows = sentences * draws
-    span = torch.linspace(-9, 9, rows * 4 * units, dtype=dtype)
+    span = torch.linspace(-9, 9, rows * 4 * units, dtype=dtype, device=device)
     wave = span.sin()
     results = []
     for way in (cells, PLAIN):
