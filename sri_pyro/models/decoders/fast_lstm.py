@@ -12,17 +12,19 @@ of one time step side by side; R = S B rows, the draws of a sentence side by sid
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sri_pyro.models.decoders import lstm_hessian
+from sri_pyro.models.decoders.cells import cells_for
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
 from sri_pyro.models.decoders.frozen_tail import Softmax
 from sri_pyro.models.decoders.inputs import require_tokens
 from sri_pyro.models.decoders.packed import Packing, Trace, forward, regrouped, reverse
+from sri_pyro.models.decoders.replay import Replay
 from sri_pyro.models.decoders.vocabulary import log_normaliser, vocabulary_attention
 from sri_pyro.types import Batch
 
@@ -65,6 +67,7 @@ class ConditionedLSTM:
         state_mask_NH: Dropout of hidden states.
         weights: The decoder's.
         versions: Theirs, when this was made.
+        replay: How a GPU repeats the exact gradient.
     """
 
     packing: Packing
@@ -83,6 +86,7 @@ class ConditionedLSTM:
     state_mask_NH: Tensor | None = None
     weights: tuple[Tensor, ...] = ()
     versions: tuple[int, ...] = ()
+    replay: Replay = field(default_factory=Replay, repr=False, compare=False)
 
     @classmethod
     @torch.no_grad()
@@ -134,14 +138,26 @@ class ConditionedLSTM:
     def value_and_grad(self, z: Tensor, softmax: Softmax | None = None) -> tuple[Tensor, Tensor]:
         """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]; those of a surrogate if a softmax is given."""
         self._require(z)
+        if softmax is not None:  # it remembers every hidden state, so that its draws are never parted
+            return self._swept((z,), softmax)
+        value, grad = self.replay(self._exact, z, variant=cells_for(z))
+        return value, grad
+
+    def _exact(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        def softmax(states: Tensor) -> tuple[Tensor, Tensor]:
+            return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
+
+        return self._swept(self._parts(z), softmax)
+
+    def _swept(self, parts: Iterable[Tensor], softmax: Softmax) -> tuple[Tensor, Tensor]:
+        """Forward and in reverse."""
         values, grads = [], []
-        # A surrogate remembers every hidden state, so that its draws are never parted.
-        for part in self._parts(z) if softmax is None else (z,):
+        for part in parts:
             z_RD = self.rows(part)
             h0, c0 = self.start(z_RD)
             trace = self.run(z_RD, (h0, c0), keep=True)
             states = self._masked(trace.hidden, len(part))
-            mean_weight, normaliser = (softmax or self._softmax)(states.flatten(0, 1))
+            mean_weight, normaliser = softmax(states.flatten(0, 1))
             values.append(self._log_likelihood(states, normaliser))
             slope = times(self.target_weight_NH[:, None] - mean_weight.view(states.shape), self._state_mask)
             back = reverse(trace, slope.flatten(0, 1), self.recurrent_GH, c0)
@@ -149,9 +165,6 @@ class ConditionedLSTM:
             grad = torch.addmm(begin @ self.code_to_start_HD, back.gates, self.code_to_gates_GD)
             grads.append(self.unsorted(grad, len(part)))
         return torch.cat(values), torch.cat(grads)
-
-    def _softmax(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
 
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian of log p(x | z) in z, shape [S, B, D, D]; exact, see ``lstm_hessian``."""
