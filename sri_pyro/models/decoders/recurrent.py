@@ -75,7 +75,7 @@ class RecurrentDecoder(Decoder):
         """Teacher-forced log-probabilities, shape [N, T]; the vocabulary is met at real tokens only."""
         words = times(self.embedding(masks.read(shifted(tokens))), masks.words)
         codes = z[:, None].expand(-1, tokens.shape[1], -1)
-        states, _ = self.cell(torch.cat([words, codes], -1), self.begin(z))
+        states, _ = self._unrolled(torch.cat([words, codes], -1), self.begin(z))
         states = times(states, masks.states)
         real = tokens != PAD
         scores = token_log_probs(
@@ -83,10 +83,19 @@ class RecurrentDecoder(Decoder):
         )
         return z.new_zeros(tokens.shape).masked_scatter(real, scores)
 
+    def _unrolled(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """States at every token and the last, by operations that have a gradient in every mode, and a second one.
+
+        Those of cuDNN have none outside of training mode, no second one, and round to ten bits.
+        """
+        with torch.backends.cudnn.flags(enabled=False):
+            states, state = self.cell(inputs, state)
+        return states, state
+
     def advance(self, token: Tensor, z: Tensor, state: State) -> tuple[Tensor, State]:
         """One token further."""
         word = torch.cat([self.embedding(token), z], -1)
-        states, state = self.cell(word[:, None], state)
+        states, state = self._unrolled(word[:, None], state)
         return self.predict(self.output, states[:, 0]), state
 
 

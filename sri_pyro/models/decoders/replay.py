@@ -62,40 +62,49 @@ class Replay:
 
     def _record(self, function: Function, z: Tensor) -> None:
         """Record the function, or remember that it cannot be."""
-        graph, stream = torch.cuda.CUDAGraph(), _stream(z.device)
         given = z.clone(memory_format=torch.contiguous_format)
-        stream.wait_stream(torch.cuda.current_stream(z.device))
         try:
-            with torch.cuda.stream(stream), _nothing_is_collected():
-                pool = _pool(z.device).id
-                graph.capture_begin(pool, capture_error_mode="thread_local")  # type: ignore[arg-type]
-                try:
-                    found = function(given)
-                finally:
-                    graph.capture_end()
+            graph, found = _studio(z.device).record(lambda: function(given))
         except RuntimeError as error:
-            log.info(
-                "an inner step is not recorded on %s (%s); its kernels are launched one by one.",
-                z.device,
-                error,
+            log.warning(
+                "an inner step cannot be recorded on %s and is launched in pieces: %s", z.device, error
             )
             self._seen = None
             return
-        torch.cuda.current_stream(z.device).wait_stream(stream)
         self._graph, self._given, self._found = graph, given, found
 
 
-@functools.cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Where graphs are recorded; they run where they are called."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+class _Studio:
+    """Where the graphs of a device are recorded; they run where they are called, never side by side.
+
+    They share the room of what they compute on the way, and keep to themselves what they give. An empty graph keeps
+    that room: PyTorch takes no more graphs into a room that the last one has left.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(device):
+            self._room = torch.cuda.graph_pool_handle()
+        self._keeper, _ = self.record(lambda: (torch.empty(1, device=device),))
+
+    def record(
+        self, work: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+        """The kernels of some work, and the tensors that every replay fills."""
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream), _nothing_is_collected():
+            graph.capture_begin(self._room, capture_error_mode="thread_local")
+            try:
+                found = work()
+            finally:
+                graph.capture_end()
+        current.wait_stream(self._stream)
+        return graph, found
 
 
-@functools.cache
-def _pool(device: torch.device) -> torch.cuda.MemPool:
-    """The room of all graphs of a device: they never run side by side, and keep what they give to themselves."""
-    with torch.cuda.device(device):
-        return torch.cuda.MemPool()
+_studio = functools.cache(_Studio)
 
 
 @contextmanager
