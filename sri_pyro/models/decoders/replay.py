@@ -77,7 +77,7 @@ class Replay:
 class _Studio:
     """Where the graphs of a device are recorded; they run where they are called, never side by side.
 
-    They share the room of what they compute on the way, and keep to themselves what they give. An empty graph keeps
+    They share the room of what they compute on the way, and keep to themselves what they give. A small graph keeps
     that room: PyTorch takes no more graphs into a room that the last one has left.
     """
 
@@ -86,7 +86,7 @@ class _Studio:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
             self._room = torch.cuda.graph_pool_handle()
-        self._keeper, _ = self.record(lambda: (torch.empty(1, device=device),))
+        self._keeper, _ = self.record(lambda: (torch.zeros(1, device=device),))
 
     def record(
         self, work: Callable[[], tuple[Tensor, ...]]
