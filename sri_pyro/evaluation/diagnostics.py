@@ -8,7 +8,8 @@ run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -203,11 +204,26 @@ def convergence(draws: ArrayLike) -> dict[str, NDArray[np.float64]]:
     az = load_arviz()
     axes = ("chain", "draw", *(f"axis_{i}" for i in range(array.ndim - 2)))
     data = xr.Dataset({"x": (axes, array)})
-    found = {
-        "rhat": az.rhat(data, method="rank"),
-        "ess_bulk": az.ess(data, method="bulk"),
-        "ess_tail": az.ess(data, method="tail", prob=(0.05, 0.95)),
-        "mcse_mean": az.mcse(data, method="mean"),
-        "mcse_sd": az.mcse(data, method="sd"),
-    }
+    with _without_numba(az):
+        found = {
+            "rhat": az.rhat(data, method="rank"),
+            "ess_bulk": az.ess(data, method="bulk"),
+            "ess_tail": az.ess(data, method="tail", prob=(0.05, 0.95)),
+            "mcse_mean": az.mcse(data, method="mean"),
+            "mcse_sd": az.mcse(data, method="sd"),
+        }
     return {name: np.asarray(values["x"]) for name, values in found.items()}
+
+
+@contextmanager
+def _without_numba(az: ModuleType) -> Iterator[None]:
+    """Keep ArviZ 0.23 from Numba, where that is installed: with it ``mcse`` of a deviation fails from NumPy 2.4 on."""
+    numba = getattr(az, "Numba", None) if is_classic(az) else None
+    if numba is None or not numba.numba_flag:
+        yield
+        return
+    numba.numba_flag = False
+    try:
+        yield
+    finally:
+        numba.numba_flag = True

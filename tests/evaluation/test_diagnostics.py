@@ -15,7 +15,7 @@ import torch
 
 import sri_pyro
 from sri_pyro.evaluation import labelling
-from sri_pyro.evaluation.diagnostics import load_arviz, psis, summary_table
+from sri_pyro.evaluation.diagnostics import convergence, is_classic, load_arviz, psis, summary_table
 from sri_pyro.evaluation.netcdf import export, from_netcdf, to_netcdf
 from sri_pyro.numerics.weights import pareto_smooth
 
@@ -233,3 +233,15 @@ def test_the_known_axes_follow_one_convention() -> None:
     order = ("chain", "draw", "step", "sentence", "z_dim")
     for axes in labelling.DIMS.values():
         assert list(axes) == sorted(axes, key=order.index)
+
+
+@pytest.mark.skipif(not is_classic(load_arviz()), reason="ArviZ 1.x does without Numba")
+def test_convergence_does_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it ArviZ 0.23 fails from NumPy 2.4 on. Oracle: the same numbers; and the user's setting is as it was."""
+    draws = np.random.default_rng(0).normal(size=(4, 50, 2))
+    expected, numba = convergence(draws), load_arviz().Numba
+    monkeypatch.setattr(numba, "numba_flag", True)
+    found = convergence(draws)
+    assert numba.numba_flag
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
