@@ -77,7 +77,8 @@ def _lines(results: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Medians over rounds in which every contestant of a table ran once; `10-90 %` holds the middle four fifths of "
-        "the ratios within rounds. Processor time of the process, one thread; on a GPU time by the clock on the wall. `benchmarks/README.md` says more."
+        "the ratios within rounds. Processor time of the process, one thread; on a GPU time by the clock on the wall. "
+        "`benchmarks/README.md` says more."
     )
     yield ""
     yield _summary(rows)

@@ -90,6 +90,18 @@ def test_every_call_is_the_formula_about_its_anchor(candidates: int, refresh: in
         h = h + 0.1 * torch.randn_like(h)
 
 
+def test_many_states_choose_candidates_by_some_of_them() -> None:
+    """Every third of 650, as 200 are enough. Here others would choose otherwise."""
+    words, h = layer(), 2 * torch.randn(650, 6)
+    h[1::3], h[2::3] = h[1::3] + words[0][-1], h[2::3] + words[0][-2]
+    softmax, logits = FrozenTail(*words, TailOptions(3, 1, refresh=2)), h @ words[0].T + words[1]
+    softmax(h)
+    chosen, by_all = likely(logits[::3], 3), likely(logits, 3)
+    assert not torch.equal(chosen, by_all)
+    moved = h + 0.1 * torch.randn_like(h)
+    assert_pairs(softmax(moved), with_gradient(formula, moved, h, words, chosen, [~chosen]))
+
+
 @pytest.mark.parametrize("blocks", [2, 3, 5])
 def test_groups_of_like_words_are_one_word_each(blocks: int) -> None:
     """Blocks of ten like words, each block less likely than the one before: groups begin one in each of them."""
