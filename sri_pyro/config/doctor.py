@@ -18,10 +18,12 @@ from sri_pyro.config.threads import computing_with
 from sri_pyro.config.trainer import logging_to
 from sri_pyro.data import Corpus, in_order
 from sri_pyro.evaluation import GaussianImportance, JacobianImportance
-from sri_pyro.evaluation.doctor import DoctorOptions, Dynamics, examine, without_steps
+from sri_pyro.evaluation.doctor import DoctorOptions, examine, without_steps
+from sri_pyro.evaluation.doctor_runs import Dynamics
 from sri_pyro.evaluation.evidence import COLUMNS
 from sri_pyro.evaluation.findings import Findings, write_findings
-from sri_pyro.evaluation.verdicts.doctor import advice, judge_doctor
+from sri_pyro.evaluation.verdicts.doctor import judge_doctor
+from sri_pyro.evaluation.verdicts.doctor_advice import advice
 from sri_pyro.inference import PersistentLangevin, ShortRunLangevin
 from sri_pyro.inference.amortized import readable
 from sri_pyro.numerics.schedules import ListedSteps

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def doctor_panels(numbers: Mapping[str, Any], data: InferenceResult) -> list[Panel]:
-    """All panels of the findings ``doctor``; none of a run without steps.
+    """All panels of the findings ``doctor``; none of a run without steps, none of a KL that is withheld.
 
     Args:
         numbers: Of the findings.
@@ -34,8 +34,10 @@ def doctor_panels(numbers: Mapping[str, Any], data: InferenceResult) -> list[Pan
     """
     if not numbers["num_steps"]:
         return []
-    panels = [grid(numbers, data), stretches(data), mixing(data), stiffness(numbers, data)]
-    return [*panels, *([lengths(data)] if "lengths" in data else [])]
+    panels = [stretches(data), mixing(data), stiffness(numbers, data)]
+    if numbers["grid"] is None:
+        return panels
+    return [grid(numbers, data), *panels, *([lengths(data)] if "lengths" in data else [])]
 
 
 def grid(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
@@ -60,8 +62,9 @@ def grid(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
         ax,
         "KL(inference ‖ posterior) against the steps",
         "The run again with all of its steps multiplied, on the same noise: left of the least they are too small "
-        "to arrive, right of it too large. A lower estimate (Gaussian entropy), logarithmic above 1; where chains "
-        "are lost there is no point.",
+        "to arrive, right of it too large. A lower estimate (Gaussian entropy), logarithmic above 1, of these "
+        f"{numbers['num_sentences']} sentences alone, so that the evaluation's KL is another; where chains are lost "
+        "there is no point.",
         f"The mean is least at {best:g} times the run's own steps.",
     )  # fmt: skip
 

@@ -6,8 +6,7 @@ Axes: C chains whose curvature is known, n sentences, K steps, R factors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import NormalDist
 from typing import Any
 
@@ -15,58 +14,14 @@ import torch
 from torch import Tensor
 
 from sri_pyro.evaluation.curvature import stability_limit
+from sri_pyro.evaluation.doctor_examined import Examined
 from sri_pyro.evaluation.findings import Findings, Variable
-from sri_pyro.evaluation.metrics import CONFIDENCE, GAUSSIAN_ENTROPY, mean_estimate
+from sri_pyro.evaluation.metrics import CONFIDENCE, mean_estimate
 from sri_pyro.numerics.langevin import INTEGRATORS
 from sri_pyro.types import Estimate
 
-
-@dataclass(frozen=True)
-class Examined:
-    """What ``doctor.examine`` saw.
-
-    Attributes:
-        steps: The run's own step sizes.
-        integrator: Name of its class.
-        maps: Whether a step is a map of z alone, which can fold.
-        noise_scale: Of its noise.
-        started_by: ``prior`` or ``encoder``.
-        factors: On the steps, R of them.
-        best: The one with the least mean F.
-        num_chains: Chains of each sentence.
-        ids: Of the sentences, shape [n].
-        num_tokens: Theirs, shape [n].
-        arrays: By name, of all sentences; see ``doctor``.
-        fresh: F of the own and of the best steps on fresh chains, shape [2, n].
-        lengths: F at other numbers of steps, by number, shape [r, n].
-        length_factors: The factors on the best steps that were tried there.
-    """
-
-    steps: Sequence[float]
-    integrator: str
-    maps: bool
-    noise_scale: float
-    started_by: str
-    factors: Sequence[float]
-    best: float
-    num_chains: int
-    ids: Tensor
-    num_tokens: Tensor
-    arrays: Mapping[str, Tensor]
-    fresh: Tensor
-    lengths: Mapping[int, Tensor]
-    length_factors: Mapping[int, Sequence[float]]
-
-    @property
-    def log_px(self) -> Tensor:
-        """Of sentences whose weights pass, NaN of others, shape [n]."""
-        passed = self.arrays["khat"] < self.arrays["khat_threshold"]
-        return torch.where(passed, self.arrays["log_px"], torch.nan)
-
-    @property
-    def stiffness(self) -> Tensor:
-        """Largest eigenvalue of the negative Hessian where chains end, their mean, shape [n]."""
-        return self.arrays["largest"][-1].nanmean(0)
+LOST = "the other run is lost"
+"""The method of an infinite gain that is negative; files hold no infinity, and so no sign of one."""
 
 
 def findings(seen: Examined) -> Findings:
@@ -85,7 +40,8 @@ def findings(seen: Examined) -> Findings:
         "stability": _stability(seen),
         "folding": _folding(seen),
         "mixing": _mixing(seen),
-        "grid": _grid(seen),
+        "shape": _shape(seen),
+        "grid": None if seen.withheld else _grid(seen),
         "lengths": _lengths(seen),
     }
     return Findings("doctor", numbers, _groups(seen), _coords(seen))
@@ -136,7 +92,6 @@ def _mixing(seen: Examined) -> dict[str, Any]:
         "settled_at": settled_at(seen.arrays["change"].mean(1), _change_se(seen)),
         "late_change": asdict(mean_estimate(-seen.arrays["change"][-1 - _quarter(seen)])),
         "correlation_with_start": asdict(mean_estimate(seen.arrays["correlation"][-1])),
-        "kl": asdict(mean_estimate(seen.log_px + seen.arrays["energy"][-1], GAUSSIAN_ENTROPY)),
     }
 
 
@@ -172,14 +127,29 @@ def settled_at(change: Tensor, se: Tensor) -> int:
     return int(moving.nonzero().max()) + 1 if bool(moving.any()) else 0
 
 
+def _shape(seen: Examined) -> list[dict[str, Any]]:
+    """How far from Gaussian the draws are whose F is compared: the own steps, the best, other numbers of steps."""
+    return [
+        {
+            "num_steps": run.num_steps,
+            "factor": run.factor,
+            "excess_entropy": asdict(run.excess),
+            "kl_by_gaussian": asdict(run.kl),
+            "gaussian": run.gaussian,
+        }
+        for run in (*seen.own_and_best, *seen.others)
+    ]
+
+
 def _grid(seen: Examined) -> dict[str, Any]:
     """The own steps beside the best of the grid; the gain is of fresh chains."""
-    own, best = seen.fresh
+    own, best = seen.own_and_best
     return {
         "best_factor": seen.best,
         "at_edge": seen.best in (min(seen.factors), max(seen.factors)),
-        "gain": asdict(difference(own, best)),
-        "kl_best": asdict(mean_estimate(seen.log_px + best, GAUSSIAN_ENTROPY)),
+        "gain": asdict(difference(own.energy, best.energy)),
+        "kl_own": asdict(own.kl),
+        "kl_best": asdict(best.kl),
         "factors": list(seen.factors),
         "energy": seen.arrays["grid"].mean(1).tolist(),
     }
@@ -188,23 +158,21 @@ def _grid(seen: Examined) -> dict[str, Any]:
 def difference(first: Tensor, second: Tensor) -> Estimate:
     """Mean over sentences of what the second F [n] is less than the first; infinite where only the first is."""
     gain = torch.where(first == second, 0.0, first - second)  # both infinite: nothing gained
-    return mean_estimate(gain)
+    return mean_estimate(gain, LOST if bool((gain == -math.inf).any()) else "")
 
 
 def _lengths(seen: Examined) -> list[dict[str, Any]]:
-    """What other numbers of steps gain over the best steps at K, each with the better of the factors tried there."""
-    found = []
-    for num, energy in seen.lengths.items():
-        place = int(energy.mean(1).argmin())
-        found.append(
-            {
-                "num_steps": num,
-                "factor": seen.best * seen.length_factors[num][place],
-                "gain": asdict(difference(seen.fresh[1], energy[place])),
-                "kl": asdict(mean_estimate(seen.log_px + energy[place], GAUSSIAN_ENTROPY)),
-            }
-        )
-    return found
+    """What other numbers of steps gain over the best steps at K."""
+    best = seen.own_and_best[1]
+    return [
+        {
+            "num_steps": run.num_steps,
+            "factor": run.factor,
+            "gain": asdict(difference(best.energy, run.energy)),
+            "kl": asdict(run.kl),
+        }
+        for run in seen.compared
+    ]
 
 
 def _groups(seen: Examined) -> dict[str, dict[str, Variable]]:
@@ -256,13 +224,16 @@ def _groups(seen: Examined) -> dict[str, dict[str, Variable]]:
             "diverged": Variable(
                 arrays["diverged"].numpy(), ("factor", "sentence"), "1", "share of chains that diverge"
             ),
+            "excess": Variable(
+                arrays["excess"].numpy(), ("factor", "sentence"), "nat", "what F is too low by at least, by its entropy"
+            ),
         },
     }  # fmt: skip
-    if seen.lengths:
-        best = torch.stack([energy[int(energy.mean(1).argmin())] for energy in seen.lengths.values()])
+    if seen.compared:
+        energy = torch.stack([run.energy for run in (*seen.compared, seen.own_and_best[1])])
         groups["lengths"] = {
             "energy": Variable(
-                torch.cat([best, seen.fresh[1:]]).numpy(), ("num_steps", "sentence"), "nat",
+                energy.numpy(), ("num_steps", "sentence"), "nat",
                 "F at other numbers of steps; the last is the run's own number, at the best factor",
             )
         }  # fmt: skip
@@ -271,4 +242,5 @@ def _groups(seen: Examined) -> dict[str, dict[str, Variable]]:
 
 def _coords(seen: Examined) -> dict[str, Any]:
     coords: dict[str, Any] = {"sentence": seen.ids.numpy(), "factor": list(seen.factors)}
-    return coords | ({"num_steps": [*seen.lengths, len(seen.steps)]} if seen.lengths else {})
+    counts = [*(run.num_steps for run in seen.compared), len(seen.steps)]
+    return coords | ({"num_steps": counts} if seen.compared else {})

@@ -15,7 +15,8 @@ from sri_pyro.config.calibrate import calibration_findings
 from sri_pyro.config.reference import Effort, reference_findings
 from sri_pyro.evaluation.calibration import Calibration, names_of
 from sri_pyro.evaluation.criticism import criticise
-from sri_pyro.evaluation.doctor import DoctorOptions, Dynamics, examine
+from sri_pyro.evaluation.doctor import DoctorOptions, examine
+from sri_pyro.evaluation.doctor_runs import Dynamics
 from sri_pyro.evaluation.drawing import Panel
 from sri_pyro.evaluation.evidence import PriorImportance
 from sri_pyro.evaluation.findings import Findings, read_findings, write_findings

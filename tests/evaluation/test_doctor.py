@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sri_pyro.evaluation.doctor import DoctorOptions, Dynamics, examine, free_energy, without_steps
+from sri_pyro.evaluation.doctor import DoctorOptions, examine, without_steps
 from sri_pyro.evaluation.doctor_findings import difference, settled_at
+from sri_pyro.evaluation.doctor_runs import Dynamics, free_energy
 from sri_pyro.evaluation.evidence import Weighted, all_rows, score
 from sri_pyro.evaluation.findings import Findings
-from sri_pyro.evaluation.verdicts.doctor import advice, condition, judge_doctor
+from sri_pyro.evaluation.verdicts.doctor import condition, judge_doctor
+from sri_pyro.evaluation.verdicts.doctor_advice import advice
 from sri_pyro.numerics.gaussians import Gaussian
 from sri_pyro.numerics.langevin import INTEGRATORS
 from sri_pyro.numerics.schedules import ConstantSteps, GeometricSteps, StepSchedule

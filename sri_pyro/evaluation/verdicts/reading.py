@@ -68,12 +68,17 @@ MOST_DIGITS = 6
 def rounded(found: Estimate) -> str:
     """An estimate to the second digit of its error, and to no more than six places.
 
+    To four digits without an error, or with one that would show as 0.
+
     Example:
         >>> rounded(Estimate(60.4768, 1.2304, 64)), rounded(Estimate(-0.23836, 0.0216, 64))
         ('60.5 ± 1.2', '−0.238 ± 0.022')
+        >>> rounded(Estimate(-0.23836, 1e-17, 64)), rounded(Estimate(-3e-18, 1e-17, 64))
+        ('−0.2384', '0')
     """
-    if not math.isfinite(found.se) or found.se <= 0:
-        return f"{found.value:.4g}"
+    if not math.isfinite(found.se) or found.se < 0.5 * 10**-MOST_DIGITS:
+        value = round(found.value, MOST_DIGITS) if math.isfinite(found.se) else found.value
+        return f"{value + 0.0:.4g}".replace("-", "−")  # no "−0"
     digits = min(max(0, 1 - math.floor(math.log10(found.se))), MOST_DIGITS)
     return f"{found.value:.{digits}f} ± {found.se:.{digits}f}".replace("-", "−")
 
