@@ -28,8 +28,8 @@ Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 ENOUGH = 200
-"""Hidden states by which candidates are chosen, evenly spaced among all: more of them hardly choose others, and each costs
-a pass over the vocabulary."""
+"""Hidden states by which candidates are chosen, evenly spaced among all: more hardly choose others, and each costs a
+pass over the vocabulary."""
 
 
 @dataclass(frozen=True)
