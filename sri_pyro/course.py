@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,9 @@ from sri_pyro.types import InferenceDropout
 Select = Literal["nll", "negative_elbo", "reconstruction"]
 Turn = Literal["on", "decay", "stop"]
 """What a validation leads to: go on as before, lower the learning rate, or stop early."""
+ABSURD = 5.0
+"""Times worse than the uniform distribution over the vocabulary that no model is whose training has not blown up: one
+that has learned nothing is about as good, and one that over-fits, or a code far from the prior, costs a few times."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Training:
             ``LatentTextModel.target``.
 
     Raises:
-        ValueError: If an option is out of range; every bad option is named.
+        ValueError: If an option is out of range.
     """
 
     epochs: int = 30
@@ -70,22 +74,17 @@ class Training:
     inference_dropout: InferenceDropout = "off"
 
     def __post_init__(self) -> None:
-        bad = [
-            f"{name} = {getattr(self, name)} (at least {least})"
-            for name, least in {
-                "epochs": 1, "patience": 0, "max_decays": 0, "hold": 0, "cycles": 1, "clip_norm": 0,
-                "validate_every": 1, "checkpoint_every": 1, "log_every": 1, "num_samples": 1,
-            }.items()
-            if getattr(self, name) < least
-        ]  # fmt: skip
+        at_least(1, epochs=self.epochs, cycles=self.cycles, validate_every=self.validate_every,
+                 checkpoint_every=self.checkpoint_every, log_every=self.log_every,
+                 num_samples=self.num_samples)  # fmt: skip
+        at_least(0, patience=self.patience, max_decays=self.max_decays, hold=self.hold,
+                 clip_norm=self.clip_norm)  # fmt: skip
         if not self.learning_rate > 0:
-            bad.append(f"learning_rate = {self.learning_rate} (more than 0)")
+            raise ValueError(f"learning_rate must be more than 0; got {self.learning_rate}.")
         if not 0 < self.decay_factor < 1:
-            bad.append(f"decay_factor = {self.decay_factor} (between 0 and 1)")
+            raise ValueError(f"decay_factor must be between 0 and 1; got {self.decay_factor}.")
         if self.waits and self.patience < 1:
-            bad.append(f"patience = {self.patience} (at least 1 with decay = '{self.decay}')")
-        if bad:
-            raise ValueError(f"training options out of range: {', '.join(bad)}.")
+            raise ValueError(f"patience must be at least 1 with decay = '{self.decay}'; got {self.patience}.")
 
     @property
     def waits(self) -> bool:
@@ -160,3 +159,41 @@ class Course:
         if options.waits and self.epoch <= options.hold:
             return "on"
         return "decay" if options.waits and self.decays < options.max_decays else "stop"
+
+
+def blown_up(scores: Mapping[str, float], select: str) -> str:
+    """What of a validation says that training has blown up, as the end of a sentence; empty of a sound one.
+
+    The smaller of ``nll`` and ``reconstruction`` counts: a code far from the prior spoils the one, an inference that
+    errs the other, and neither alone says that the weights are lost.
+
+    Args:
+        scores: Of the validation, in nats per sentence. Without ``uniform_nll``, that of the uniform distribution, what
+            is finite is not judged.
+        select: The entry by which the best weights are chosen.
+
+    Example:
+        >>> blown_up({"nll": 9e5, "reconstruction": 8e5, "uniform_nll": 60.0}, "nll")
+        'nll 9e+05 nats per sentence, where the uniform distribution over the vocabulary has 60.00'
+        >>> blown_up({"nll": 700.0, "reconstruction": 50.0, "uniform_nll": 60.0}, "nll")
+        ''
+        >>> blown_up({"nll": math.nan}, "nll")
+        'nll nan, which is no finite number'
+    """
+    if not math.isfinite(scores[select]):
+        return f"{select} {scores[select]}, which is no finite number"
+    uniform = scores.get("uniform_nll", math.inf)
+    least = min(scores["nll"], scores.get("reconstruction", math.inf))
+    if least <= ABSURD * uniform:
+        return ""
+    return (
+        f"nll {scores['nll']:.3g} nats per sentence, where the uniform distribution over the vocabulary has "
+        f"{uniform:.2f}"
+    )
+
+
+def at_least(least: int, **values: float) -> None:
+    """Raise unless every named number is that large."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from sri_pyro.course import Training
+from sri_pyro.course import Training, blown_up
 from sri_pyro.history import History
 from sri_pyro.loop import BEST, HISTORY, LAST, Loop, learned
 from sri_pyro.processes import ALONE, Group
@@ -20,8 +19,6 @@ from sri_pyro.step import StepHook, UpdateRule, never, take_step
 from sri_pyro.target import Objective
 from sri_pyro.types import Batch
 from sri_pyro.updates import Joint
-
-log = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
@@ -64,8 +61,8 @@ def fit(
 
     Each step infers :math:`z` for a batch, without leaving a trace in any weight's gradient, and then takes
     one optimiser step on the objective. The best weights on validation are in the model and the inference at
-    the end; the last ones are, where there is no validation or none of them gave a number. An update rule may make a
-    weight step of several such optimiser steps.
+    the end; the last ones are, where there is no validation. An update rule may make a weight step of several such
+    optimiser steps.
 
     A run is a function of its arguments, the data, PyTorch's generator and number of threads: stopped anywhere
     (by a signal, by ``should_stop``) and resumed from its folder on the same machine, it ends with
@@ -107,7 +104,9 @@ def fit(
             none to resume from, or the processes do not have the same weights and generator.
         ProcessLostError: If another process is not there any more.
         CheckpointError: If what the folder holds cannot be resumed.
-        FloatingPointError: If the loss or its gradient stays not finite for 20 steps in a row.
+        FloatingPointError: If the loss or its gradient stays not finite for 20 steps in a row; if a validation says
+            that training has blown up, see ``course.blown_up``, and no decay ``plateau`` goes back from there, or if
+            none before the end was sound. The best weights so far are in place then, and in the folder.
         Stopped: If ``should_stop`` said so.
     """
     options = options or Training()
@@ -135,7 +134,7 @@ def fit(
         _end_epoch(loop, validate)
         loop.save()
     if validate is not None and course.best == math.inf:
-        log.warning("no validation gave a number; the weights are the last ones, not the best.")
+        raise _lost(loop, f"no validation gave a sound {options.select}")
     loop.go_back()
     return history
 
@@ -176,13 +175,35 @@ def _end_epoch(loop: Loop, validate: Validate | None) -> None:
         scores = _agreed(validate(), loop.group)
         loop.history.add("validation", step=course.step, epoch=float(course.epoch), **scores)
         course.validated = course.epoch
-        if course.hear(_selected(scores, options.select)):
+        selected = _selected(scores, options.select)
+        fault = blown_up(scores, options.select)
+        if fault and options.decay != "plateau":  # which goes back to the best weights, with a lower rate
+            raise _lost(loop, f"the validation after epoch {course.epoch} gave {fault}")
+        if course.hear(math.inf if fault else selected):
             loop.keep_best(scores)
         if said := loop.update.hear(scores):
             loop.history.add("event", step=course.step, message=said)
         loop.require_equal()  # and none reads the best weights before they are written
         _react(loop)
     course.finished = course.finished or last
+
+
+def _lost(loop: Loop, fault: str) -> FloatingPointError:
+    """That training has blown up, with the best weights put back; the newest checkpoint stays that of before."""
+    course, options = loop.course, loop.options
+    loop.go_back()
+    kept = (
+        "no epoch before has weights to be kept"
+        if course.best == math.inf
+        else f"the best weights so far, of epoch {course.best_epoch}, are kept"
+    )
+    said = (
+        f"training has blown up: {fault}; lower learning_rate (it is {options.learning_rate:g}) or clip_norm (it is "
+        f"{options.clip_norm:g}{'' if options.clip_norm else ', which clips nothing'}) and train anew; {kept}."
+    )
+    loop.history.add("event", step=course.step, message=said)
+    loop.history.flush()
+    return FloatingPointError(said)
 
 
 def _selected(scores: Mapping[str, float], name: str) -> float:

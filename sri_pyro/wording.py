@@ -57,6 +57,26 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f". Did you mean '{close[0]}'?" if close else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, the noun in the plural unless there is one.
+
+    Example:
+        >>> counted(1, "epoch"), counted(1200, "validation")
+        ('1 epoch', '1,200 validations')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def fixed(value: float, decimals: int) -> str:
+    """A number with so many decimals; from a million on, where they say nothing, in scientific notation.
+
+    Example:
+        >>> fixed(27.9149, 2), fixed(3.2e300, 2)
+        ('27.91', '3.20e+300')
+    """
+    return f"{value:.{decimals}{'e' if abs(value) >= 1e6 else 'f'}}"
+
+
 def shown(value: Any) -> str:
     """A value as TOML shows it, cut short."""
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)

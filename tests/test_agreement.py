@@ -43,9 +43,9 @@ NOTHING_TO_PRETRAIN = (
     "pretraining trains the inference by the objective 'elbo', from which 'short_run' learns nothing; use one that "
     "does, such as 'amortized', or set pretraining.epochs = 0."
 )
-OVER = "pretraining, over the options of training: training options out of range: "
-FACTOR = f"{OVER}decay_factor = 1.5 (between 0 and 1)."
-PATIENCE = f"{OVER}patience = 0 (at least 1 with decay = 'plateau')."
+OVER = "pretraining, over the options of training: "
+FACTOR = f"{OVER}decay_factor must be between 0 and 1; got 1.5."
+PATIENCE = f"{OVER}patience must be at least 1 with decay = 'plateau'; got 0."
 PAPER_100: dict[str, Any] = {"preset": "paper", "model": {"prior": {"dim": 100}}}
 BAOAB: dict[str, Any] = {"inference": {"integrator": "baoab"}}
 JACOBIAN: dict[str, Any] = {"evaluation": {"estimator": "jacobian"}}

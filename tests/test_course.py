@@ -2,26 +2,47 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 
-from sri_pyro.course import Course, Training
+from sri_pyro.course import ABSURD, Course, Training, blown_up
 
 
-def test_every_option_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError) as caught:
-        Training(epochs=0, learning_rate=-1.0, decay="plateau", decay_factor=1.0)
-    assert str(caught.value) == (
-        "training options out of range: epochs = 0 (at least 1), learning_rate = -1.0 (more than 0), "
-        "decay_factor = 1.0 (between 0 and 1), patience = 0 (at least 1 with decay = 'plateau')."
-    )
-
-
-def test_a_learning_rate_that_is_not_a_number_is_refused() -> None:
-    """Every comparison with it is false: a check of ``<= 0`` would let it through."""
-    sentence = "training options out of range: learning_rate = nan (more than 0)."
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"epochs": -3}, "epochs must be at least 1; got -3."),
+        ({"hold": -1}, "hold must be at least 0; got -1."),
+        ({"clip_norm": -0.5}, "clip_norm must be at least 0; got -0.5."),
+        ({"learning_rate": 0.0}, "learning_rate must be more than 0; got 0.0."),
+        # Every comparison with it is false: a check of ``<= 0`` would let it through.
+        ({"learning_rate": math.nan}, "learning_rate must be more than 0; got nan."),
+        ({"decay_factor": 1.0}, "decay_factor must be between 0 and 1; got 1.0."),
+        ({"decay": "plateau"}, "patience must be at least 1 with decay = 'plateau'; got 0."),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        Training(learning_rate=math.nan)
+        Training(**options)
+
+
+def test_training_has_blown_up_only_where_both_likelihoods_are_absurd() -> None:
+    """Oracle: the definition, at its edges. Catches a code far from the prior, or an inference that errs, taken for
+    weights that are lost; a limit on the other side; and infinities that compare as any number does.
+    """
+    sound = {"nll": 50.0, "reconstruction": 40.0, "uniform_nll": 60.0}
+    for scores in (sound, sound | {"nll": 9e9}, sound | {"reconstruction": 9e9}, {"nll": 9e9}):
+        assert blown_up(scores, "nll") == ""
+    edge = ABSURD * 60.0
+    assert blown_up({"nll": edge, "reconstruction": 9e9, "uniform_nll": 60.0}, "nll") == ""
+    assert blown_up({"nll": 9e9, "reconstruction": edge * 1.01, "uniform_nll": 60.0}, "nll") == (
+        "nll 9e+09 nats per sentence, where the uniform distribution over the vocabulary has 60.00"
+    )
+    for value in (math.nan, math.inf, -math.inf):
+        assert blown_up({"nll": value}, "nll") == f"nll {value}, which is no finite number"
+    said = blown_up(sound | {"reconstruction": math.nan}, "reconstruction")
+    assert said == "reconstruction nan, which is no finite number"
 
 
 def test_only_a_cosine_has_a_scheduled_rate_and_it_falls_from_whole_to_factor() -> None:

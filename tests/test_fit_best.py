@@ -3,7 +3,6 @@
 Oracle: the weights that a validation itself saw, which are copied there.
 """
 
-import logging
 import math
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sri_pyro import checkpoint
 from sri_pyro.inference import FinalState
 from sri_pyro.training import Stopped, Training, fit
 from tests.fitting import Listed, Regression, Scores, batches
@@ -70,21 +70,78 @@ def test_without_a_validation_the_last_weights_stay(folder: Path | None) -> None
     assert torch.equal(model.weight, seen[-1])
 
 
-def test_a_plateau_of_no_number_decays_where_it_stands(
-    folder: Path | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    """There are no best weights to go back to; it raised an error about a checkpoint that nobody can supply."""
+def test_a_plateau_of_no_number_decays_where_it_stands(folder: Path | None) -> None:
+    """There are no best weights to go back to; it raised an error about a checkpoint that nobody can supply. In the end
+    no weights are worth keeping, and training says so rather than end as if it was well.
+    """
+    model, events = Regression(), []
+    scores = Scores([math.nan] * 3, model)
     options = Training(epochs=3, decay="plateau", patience=1, max_decays=1)
-    with caplog.at_level(logging.WARNING):
-        model, scores, events = run(options, [math.nan] * 3, folder)
-    assert [event["message"] for event in events] == [
-        "learning rate decayed to 0.0005",
-        "stopped early: validation no longer improves",
-    ]
+
+    def blown_up() -> None:
+        fit(
+            model,
+            Listed(),
+            FinalState(),
+            batches(),
+            options,
+            validate=scores,
+            folder=folder,
+            watch=events.append,
+        )
+
+    sentence = (
+        "training has blown up: no validation gave a sound nll; lower learning_rate (it is 0.001) or clip_norm (it is "
+        "5) and train anew; no epoch before has weights to be kept."
+    )
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        blown_up()
+    assert [event["message"] for event in events if event["kind"] == "event"] == [
+        "learning rate decayed to 0.0005", "stopped early: validation no longer improves", sentence,
+    ]  # fmt: skip
     assert torch.equal(model.weight, scores.weights[-1])
-    assert [r.getMessage() for r in caplog.records] == [
-        "no validation gave a number; the weights are the last ones, not the best."
-    ]
+
+
+@pytest.mark.parametrize("bad", [math.nan, 301.0], ids=["no number", "absurd"])
+def test_a_training_that_blew_up_ends_with_the_best_weights(bad: float, folder: Path | None) -> None:
+    """Oracle: the weights that the second validation saw, in memory and in the folder. A resume goes on before the
+    fault, and ends as the run did. Catches a run that goes on to its last epoch, and one that keeps the weights lost.
+    """
+    model = Regression()
+    scores = Scores([9.0, 5.0, bad, 4.0], model)
+    judged = lambda: scores() | {"uniform_nll": 60.0}  # noqa: E731
+    options = Training(epochs=4, learning_rate=0.5, clip_norm=0)
+    fault = "nan, which is no finite number" if math.isnan(bad) else (
+        "301 nats per sentence, where the uniform distribution over the vocabulary has 60.00"
+    )  # fmt: skip
+    sentence = (
+        f"training has blown up: the validation after epoch 3 gave nll {fault}; lower learning_rate (it is 0.5) or "
+        "clip_norm (it is 0, which clips nothing) and train anew; the best weights so far, of epoch 2, are kept."
+    )
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        fit(model, Listed(), FinalState(), batches(), options, validate=judged, folder=folder)
+    assert torch.equal(model.weight, scores.weights[1])
+    if folder is None:
+        return
+    kept, header = checkpoint.load(folder / "best.safetensors")
+    assert torch.equal(kept["model/weight"], scores.weights[1])
+    assert header["epoch"] == 2
+    again, later = Regression(), iter([bad])
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        fit(again, Listed(), FinalState(), batches(), options, folder=folder, resume=True,
+            validate=lambda: {"nll": next(later), "uniform_nll": 60.0})  # fmt: skip
+    assert torch.equal(again.weight, scores.weights[1])
+
+
+def test_a_plateau_goes_back_from_where_training_blew_up(folder: Path | None) -> None:
+    """Its rule mends what the rate spoiled; an absurd validation is never the best one, however finite."""
+    options = Training(epochs=3, decay="plateau", patience=1)
+    model = Regression()
+    scores = Scores([900.0, 5.0, 900.0], model)
+    judged = lambda: scores() | {"uniform_nll": 60.0}  # noqa: E731
+    history = fit(model, Listed(), FinalState(), batches(), options, validate=judged, folder=folder)
+    assert len(history.of("event")) == 2
+    assert torch.equal(model.weight, scores.weights[1])
 
 
 @pytest.mark.parametrize(

@@ -74,5 +74,5 @@ def test_a_hold_does_not_delay_stopping_early() -> None:
 
 
 def test_a_steady_decay_needs_patience_to_begin() -> None:
-    with pytest.raises(ValueError, match=r"patience = 0 \(at least 1 with decay = 'steady'\)\.$"):
+    with pytest.raises(ValueError, match=r"^patience must be at least 1 with decay = 'steady'; got 0\.$"):
         Training(decay="steady")

@@ -28,17 +28,19 @@ def parts(*overrides: str) -> Parts:
 
 def test_errors_are_those_of_the_sentences() -> None:
     """Oracle: the estimator asked again with the same noise, and the textbook's formulas. Catches a standard
-    deviation in place of an error, n in place of n - 1, a batch's mean in place of a sentence's value.
+    deviation in place of an error, n in place of n - 1, a batch's mean in place of a sentence's value,
+    and a share of those that fail.
     """
-    built = parts()
+    built = parts("validation.num_samples=60")
     scores = built.validate()
-    estimator, nll, se = GaussianImportance(16, 4, refits=0), [], []
+    estimator, nll, se, passed = GaussianImportance(60, 4, refits=0), [], [], []
     for place, batch in enumerate(built.validation):
         torch.manual_seed(fold(NOISE_SEED, place))
         target = built.model.target(batch)
         evidence, _ = estimate_evidence(target, built.inference, estimator)
         nll += (-evidence.log_px).tolist()
         se += evidence.se.tolist()
+        passed += [khat < 1 - 1 / math.log10(60) for khat in evidence.khat.tolist()]
     assert len(nll) == 20
     mean = sum(nll) / 20
     spread = sum((value - mean) ** 2 for value in nll) / 19
@@ -46,6 +48,11 @@ def test_errors_are_those_of_the_sentences() -> None:
     assert scores["nll_se"] == pytest.approx(math.sqrt(spread / 20))
     assert scores["nll_mc_se"] == pytest.approx(math.sqrt(sum(value**2 for value in se)) / 20)
     assert 0 < scores["nll_mc_se"] < scores["nll_se"]
+    assert 0 < sum(passed) < 20
+    assert scores["khat_share_below"] == sum(passed) / 20
+    assert scores["khat_threshold"] == pytest.approx(1 - 1 / math.log10(60))
+    tokens = sum(int(batch.lengths.sum()) for batch in built.validation)
+    assert scores["uniform_nll"] == pytest.approx(math.log(built.model.decoder.vocab_size) * tokens / 20)
 
 
 def test_the_spread_holds_the_monte_carlo_error_already() -> None:
@@ -64,7 +71,10 @@ def test_the_spread_holds_the_monte_carlo_error_already() -> None:
 def test_one_sentence_has_no_error() -> None:
     """NaN would be no JSON, and would make a checkpoint's header differ from itself."""
     scores = parts("validation.num_sentences=1").validate()
-    assert scores.keys() == {"nll", "ppl", "kl_posterior_prior", "reconstruction", "khat"}
+    assert scores.keys() == {
+        "nll", "ppl", "kl_posterior_prior", "reconstruction", "uniform_nll", "khat", "khat_threshold",
+        "khat_share_below",
+    }  # fmt: skip
 
 
 def test_the_mutual_information_is_that_of_all_sentences_at_once() -> None:

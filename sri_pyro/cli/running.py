@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sri_pyro.cli.stopping import NOTHING, console, stopping
+from sri_pyro.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +118,8 @@ def _evaluate(run: Path, overrides: Sequence[str], command: Sequence[str]) -> No
             tell(f"{run} already holds an evaluation: this one takes its place")
         if what.weights["training_finished"] is False:
             tell(
-                f"training has not ended ({what.weights['epochs_trained']} epochs done): these are the weights so far, "
-                f"and sri-pyro train {run / 'config.toml'} --out {run} --resume goes on"
+                f"training has not ended ({counted(what.weights['epochs_trained'], 'epoch')} done): these are the "
+                f"weights so far, and sri-pyro train {run / 'config.toml'} --out {run} --resume goes on"
             )
         watch(0, total)
 
@@ -247,7 +248,7 @@ def _loaded(run: Path, seed: int, device: str | None) -> Run:
 def _print(batches: Iterator[list[str]]) -> None:
     """Print sentences as they are written, for a reader who may have seen enough after the first."""
     done = 0
-    with stopping(lambda: f"stopped after {done} sentences" if done else NOTHING):
+    with stopping(lambda: f"stopped after {counted(done, 'sentence')}" if done else NOTHING):
         for batch in batches:
             print("\n".join(batch), flush=True)
             done += len(batch)
@@ -268,4 +269,4 @@ def _tabulate(judge: Callable[..., pd.DataFrame], file: Path, out: Path | None) 
         with sentences_bar() as watch:
             frame = judge(file, tell=tell, watch=watch)
         frame.to_csv(temporary, index=False)
-    console.print(f"{len(frame)} sentences written to {out}", highlight=False)
+    console.print(f"{counted(len(frame), 'sentence')} written to {out}", highlight=False)

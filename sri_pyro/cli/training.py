@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sri_pyro.cli.failing import one_voice
-from sri_pyro.cli.running import naming
+from sri_pyro.cli.running import naming, tell
 from sri_pyro.cli.stopping import INTERRUPTED, console, stopping
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _run(
 ) -> None:
     from sri_pyro.config import RunFolder, Stopped, Told, tensorboard_watch
     from sri_pyro.config import train as train_run
+    from sri_pyro.config.validated import ended
 
     continuing = resume and RunFolder(out).exists
     command = words if group.size == 1 else ["torchrun", f"--nproc-per-node={group.local_size}", "-m", "sri_pyro",
@@ -126,12 +127,10 @@ def _run(
             raise typer.Exit(INTERRUPTED if group.leads else 0) from None
     if not group.leads:
         return
-    best = min(history.of("validation"), key=lambda record: float(record["nll"]))
-    print(
-        f"trained: {out}; best validation nll {best['nll']:.2f}{_error(best)} nats per sentence, "
-        f"perplexity {best['ppl']:.2f}, KL(posterior || prior) {best['kl_posterior_prior']:.2f} nats, after "
-        f"epoch {best['epoch']:g}"
-    )
+    said, *notes = ended(history.of("validation"), config, out)
+    print(said)
+    for note in notes:
+        tell(note)
 
 
 def _what_is_saved(out: Path | None) -> str:
@@ -171,11 +170,6 @@ def stop_on_signal(received: list[int]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _error(validation: Mapping[str, float | str]) -> str:
-    """The standard error of a validation's nll, where there is one: not of one sentence, nor in older runs."""
-    return f" ± {validation['nll_se']:.2g}" if "nll_se" in validation else ""
 
 
 class Bar:
@@ -234,10 +228,10 @@ class Bar:
                 highlight=False,
             )
         if record["kind"] == "validation":
-            khat = f", median k-hat {record['khat']:.2f}" if self._codes else ""
+            from sri_pyro.config.validated import found
+
             console.print(
-                f"{prefix}epoch {record['epoch']:g}: validation nll {record['nll']:.3f}{_error(record)}, "
-                f"perplexity {record['ppl']:.2f}, KL(posterior || prior) {record['kl_posterior_prior']:.3f}, "
-                f"reconstruction {record['reconstruction']:.2f}{khat}",
+                f"{prefix}epoch {record['epoch']:g}: {found(record, self._codes)}",
                 highlight=False,
+                soft_wrap=True,
             )

@@ -14,6 +14,7 @@ from sri_pyro.comparing.rows import Row
 from sri_pyro.comparing.standing import UNKNOWN_CODE
 from sri_pyro.evaluation.export import write_json
 from sri_pyro.evaluation.headline import ranged
+from sri_pyro.wording import counted
 from sri_pyro.writing import atomic_path
 
 
@@ -68,7 +69,7 @@ def write_table(
 def summary(rows: Sequence[Row], reference: str) -> str:
     """The comparison in a sentence."""
     first = rows[0].perplexity
-    text = f"{len(rows)} systems on the same {first.num_sentences:,} held-out sentences"
+    text = f"{counted(len(rows), 'system')} on the same {counted(first.num_sentences, 'held-out sentence')}"
     compared = [row for row in rows if row.difference is not None and row.trusted]
     if not compared:
         return f"{text}; none can be compared with {reference}."

@@ -14,6 +14,7 @@ from sri_pyro.config import ConfigError
 from sri_pyro.config.judge import weights_used
 from sri_pyro.config.provenance import source_digest, versions
 from sri_pyro.config.trainer import flat
+from sri_pyro.wording import counted
 
 State = Literal["absent", "begun", "trained", "judged"]
 UNKNOWN_CODE = "unknown"
@@ -71,7 +72,9 @@ def standing(run: Planned) -> Standing:
     weights = weights_used(folder)
     if not weights["training_finished"]:
         epochs = run.config.training.options["epochs"]
-        return Standing("begun", f"half trained: {weights['epochs_trained']} of {epochs} epochs", code, data)
+        return Standing(
+            "begun", f"half trained: {weights['epochs_trained']} of {counted(epochs, 'epoch')}", code, data
+        )
     lacking = _lacks(run, weights, data)
     if lacking is None:
         return Standing("judged", "done", code, data)

@@ -22,6 +22,7 @@ from sri_pyro.processes import ALONE, Group
 from sri_pyro.step import UpdateRule
 from sri_pyro.training import Stopped, fit
 from sri_pyro.types import Batch
+from sri_pyro.wording import counted
 
 BUDGET = 2.0
 """Seconds that steps are rehearsed for; a step that has begun is finished, and two are taken at least."""
@@ -77,17 +78,20 @@ class Cost:
     def lines(self) -> tuple[str, ...]:
         """In words, as two lines or more that fit a terminal of 80 columns."""
         before = self.pretraining_epochs > 0
-        epochs = f"{self.pretraining_epochs} + {self.epochs}" if before else f"{self.epochs}"
-        validations = (
-            f"{self.pretraining_validations} + {self.validations}" if before else f"{self.validations}"
-        )
+        epochs, validations = counted(self.epochs, "epoch"), counted(self.validations, "validation")
+        if before:
+            epochs = f"{self.pretraining_epochs} + {epochs}"
+            validations = f"{self.pretraining_validations} + {validations}"
         found = [
-            f"about {duration(self.total)}: {epochs} epochs of {duration(self.epoch)} on "
-            f"{self.sentences:,} sentences,",
-            f"{validations} validations of {duration(self.validation)}; {self.parameters:,} weights",
+            f"about {duration(self.total)}: {epochs} of {duration(self.epoch)} on "
+            f"{counted(self.sentences, 'sentence')},",
+            f"{validations} of {duration(self.validation)}; {counted(self.parameters, 'weight')}",
         ]
         if before:
-            found.append(f"the first {self.pretraining_epochs} epochs are the pretraining")
+            first = counted(self.pretraining_epochs, "epoch")
+            found.append(
+                f"the first {first} {'is' if self.pretraining_epochs == 1 else 'are'} the pretraining"
+            )
         if self.epoch_at_first is not None:
             found.append(
                 f"and more at first: epochs of {duration(self.epoch_at_first)}, until a validation ends that"

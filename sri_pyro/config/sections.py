@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from sri_pyro.config.schema import Table
-from sri_pyro.course import Training
+from sri_pyro.course import Training, at_least
 from sri_pyro.data import SOURCES
 from sri_pyro.evaluation import EVIDENCE, REFUSED, EvaluationOptions
 from sri_pyro.evaluation.evidence import EvidenceEstimator
@@ -58,7 +58,7 @@ class TrainingSection(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(1, batch_size=self.batch_size)
+        at_least(1, batch_size=self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PretrainingSection:
     validate_every: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(0, epochs=self.epochs)
+        at_least(0, epochs=self.epochs)
 
     def over(self, training: Training) -> Training | None:
         """How the autoencoder trains, where the run trains so; None without pretraining.
@@ -127,10 +127,10 @@ class ValidationSection:
     batch_size: int = 50
 
     def __post_init__(self) -> None:
-        _at_least(
+        at_least(
             1, num_sentences=self.num_sentences, num_samples=self.num_samples, batch_size=self.batch_size
         )
-        _at_least(2, pilot_chains=self.pilot_chains)
+        at_least(2, pilot_chains=self.pilot_chains)
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class EvaluationSection(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(1, batch_size=self.batch_size)
-        _at_least(2, num_sentences=2 if self.num_sentences is None else self.num_sentences)
-        _at_least(0, simulated=self.simulated)
+        at_least(1, batch_size=self.batch_size)
+        at_least(2, num_sentences=2 if self.num_sentences is None else self.num_sentences)
+        at_least(0, simulated=self.simulated)
         if self.simulated == 1:
             raise ValueError("simulated must be 0, or at least 2, for an error to be known; got 1.")
 
@@ -169,12 +169,6 @@ class Untuned:
     ) -> Mapping[str, float]:
         """Do nothing."""
         return {}
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}; got {value}.")
 
 
 VOCABULARY_FOLLOWS: Final = {"vocab_size": "the data's vocabulary", "latent_dim": "dim of the prior"}

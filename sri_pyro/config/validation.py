@@ -40,7 +40,10 @@ def validator(
     r"""A function that scores the model as it stands; of several processes all call it, and share the batches.
 
     It gives ``nll`` (importance-sampled), ``ppl``, ``kl_posterior_prior`` and ``reconstruction`` (one draw of the
-    inference), all in nats per sentence but the second, the median ``khat``, and, where the draws of the inference
+    inference), all in nats per sentence but the second, and beside them ``uniform_nll``, that of the uniform
+    distribution over the vocabulary. Of the importance weights it gives the median ``khat``, the threshold for that
+    many draws, ``khat_threshold``, and the share of sentences below it, ``khat_share_below``: ``nll``, ``ppl`` and
+    ``kl_posterior_prior`` rest on weights that fail in the others. Where the draws of the inference
     have a density, ``negative_elbo``: the mean of :math:`\log q(z) - \log p(x, z)` over one draw a sentence. Where
     they have a law of independent normals it gives ``mutual_information`` too, in nats, of these sentences and the
     same draws, see ``numerics.information``. It leaves the caller's generator as it was, so training does not depend
@@ -62,7 +65,7 @@ def validator(
     tokens = sum(int(batch.lengths.sum()) for batch in batches)
 
     def score(batch: Batch) -> Tensor:
-        """Of every sentence: log p(x), its error, KL, k-hat, reconstruction, negative bound, code, [6 + 3 D, B]."""
+        """Of every sentence: log p(x), error, KL, k-hat, threshold, reconstruction, bound, code: [7 + 3 D, B]."""
         target = model.target(batch.to(device))
         evidence, _ = estimate_evidence(target, inference, estimator)
         drawn = inference(target)
@@ -74,6 +77,7 @@ def validator(
             evidence.se,
             evidence.kl_posterior_prior,
             evidence.khat,
+            evidence.threshold,
             -log_likelihood,
             none if draws.log_q is None else draws.log_q[0] - log_prior - log_likelihood,
         )
@@ -81,13 +85,13 @@ def validator(
 
     def validate() -> dict[str, float]:
         sizes = [len(batch) for batch in batches]
-        table = torch.zeros(6 + 3 * model.prior.dim, sum(sizes), dtype=torch.float64, device=device)
+        table = torch.zeros(7 + 3 * model.prior.dim, sum(sizes), dtype=torch.float64, device=device)
         for place, (batch, columns) in enumerate(zip(batches, torch.split(table, sizes, dim=1), strict=True)):
             if place % group.size == group.rank:
                 with seeded(fold(NOISE_SEED, place), device):
                     columns.copy_(score(batch))
         group.sum(table)  # with zeros, which is exact
-        log_px, se, kl, khat, reconstruction, negative_elbo, *codes = table.cpu()
+        log_px, se, kl, khat, threshold, reconstruction, negative_elbo, *codes = table.cpu()
         nll, known = -log_px, khat[khat.isfinite()]
         return {
             "nll": float(nll.mean()),
@@ -95,7 +99,10 @@ def validator(
             "ppl": math.exp(min(float(nll.sum()) / tokens, 700.0)),
             "kl_posterior_prior": float(kl.mean()),
             "reconstruction": float(reconstruction.mean()),
+            "uniform_nll": tokens * math.log(model.decoder.vocab_size) / len(nll),
             "khat": float(known.median()) if len(known) else 0.0,
+            "khat_threshold": float(threshold.min()),
+            "khat_share_below": int((khat < threshold).sum()) / len(khat),
             **({} if bool(negative_elbo.isnan().any()) else {"negative_elbo": float(negative_elbo.mean())}),
             **information(codes),
         }
