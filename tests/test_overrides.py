@@ -134,8 +134,9 @@ def test_override_without_key_or_value(text: str) -> None:
 
 
 def test_override_with_broken_toml() -> None:
-    with pytest.raises(ConfigError, match=r"^--set step_sizes: \[1, is not a TOML value$"):
-        assignment("step_sizes=[1,")
+    """The whole path: the last name alone would be that of many options."""
+    with pytest.raises(ConfigError, match=r"^--set model\.prior: \[1, is not a TOML value$"):
+        assignment("model.prior=[1,")
 
 
 def test_toml_is_written_so_that_the_standard_library_reads_it_back() -> None:
@@ -149,12 +150,13 @@ def test_toml_is_written_so_that_the_standard_library_reads_it_back() -> None:
     assert tomllib.loads(dumps(data)) == data
 
 
-def test_the_harmonic_mean_is_refused_with_the_reason() -> None:
+@pytest.mark.parametrize("name", ["harmonic", "harmonic_mean"])
+def test_the_harmonic_mean_is_refused_with_the_reason(name: str) -> None:
     """Not merely unknown: who asks for it by name is told why there is none."""
     with pytest.raises(ConfigError) as caught:
-        parse_config(PCFG, ["evaluation.estimator=harmonic"])
+        parse_config(PCFG, [f"evaluation.estimator={name}"])
     assert list(caught.value.problems) == [
-        "estimator 'harmonic' is refused: the harmonic mean of p(x | z) over posterior draws over-states log p(x), by "
+        f"estimator '{name}' is refused: the harmonic mean of p(x | z) over posterior draws over-states log p(x), by "
         "nats in a few dozen dimensions, for its weights have infinite variance and chains rarely meet the small "
         "likelihoods that decide it; use 'gaussian', or evaluation.simulated for bounds from both sides"
     ]

@@ -240,10 +240,12 @@ def _read(data: Mapping[str, Any]) -> tuple[dict[str, Part | None], list[str]]:
     reader = Reader(NESTED, problems)
     given = {name: data.get(name, {}) for name in TABLES}
     tables = {name: {"kind": it} if isinstance(it, str) else it for name, it in given.items()}
-    for name in data:
-        if name not in TABLES + SCALARS:
-            known = listed(TABLES + SCALARS)
-            problems.append(f"unknown section '{name}'; known: {known}{meant(name, TABLES + SCALARS)}")
+    problems += [
+        f"unknown {'section' if isinstance(value, Mapping) else 'option'} '{name}'; known options: {listed(SCALARS)}; "
+        f"known sections: {listed(TABLES)}{meant(name, TABLES + SCALARS)}"
+        for name, value in data.items()
+        if name not in TABLES + SCALARS
+    ]
     model = tables["model"]
     problems += [
         f"model has no option '{name}'; it accepts: decoder, prior{meant(name, ('prior', 'decoder'))}"

@@ -95,7 +95,7 @@ def assignment(text: str) -> tuple[list[str], Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         if any(sign in value for sign in "\"'[]{}\n"):
-            raise ConfigError([f"--set {parts[-1]}: {value.strip()} is not a TOML value"]) from None
+            raise ConfigError([f"--set {'.'.join(parts)}: {value.strip()} is not a TOML value"]) from None
         parsed = value.strip()
     return parts, parsed
 

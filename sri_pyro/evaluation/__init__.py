@@ -26,11 +26,12 @@ EVIDENCE: MappingProxyType[str, type[EvidenceEstimator]] = MappingProxyType(
 )
 
 REFUSED: MappingProxyType[str, str] = MappingProxyType(
-    {
-        "harmonic": "the harmonic mean of p(x | z) over posterior draws over-states log p(x), by nats in a few dozen "
+    dict.fromkeys(
+        ("harmonic", "harmonic_mean"),
+        "the harmonic mean of p(x | z) over posterior draws over-states log p(x), by nats in a few dozen "
         "dimensions, for its weights have infinite variance and chains rarely meet the small likelihoods that decide "
-        "it; use 'gaussian', or evaluation.simulated for bounds from both sides"
-    }
+        "it; use 'gaussian', or evaluation.simulated for bounds from both sides",
+    )
 )
 """Estimators of log p(x) that this library does not have, and why."""
 
