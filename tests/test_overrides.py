@@ -1,11 +1,12 @@
 """Overrides and the file and the preset: which wins, what gives way, and what is refused rather than dropped."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sri_pyro.config import ConfigError, parse_config
+from sri_pyro.config import ConfigError, parse_config, read_config
 from sri_pyro.config.layers import merged
 from sri_pyro.config.schema import keywords
 from sri_pyro.config.sections import SECTIONS
@@ -160,3 +161,35 @@ def test_the_harmonic_mean_is_refused_with_the_reason(name: str) -> None:
         "nats in a few dozen dimensions, for its weights have infinite variance and chains rarely meet the small "
         "likelihoods that decide it; use 'gaussian', or evaluation.simulated for bounds from both sides"
     ]
+
+
+def test_a_problem_is_told_of_the_file_or_of_the_override_that_brought_it(tmp_path: Path) -> None:
+    """Oracle: who said what, by hand. Catches the file blamed for the command line, which has no such line, an override
+    blamed for what stands in the file, and a pair of overrides that disagree blamed singly.
+    """
+    path = tmp_path / "my.toml"
+    path.write_text("data = 'pcfg'\nsead = 0\n[validation]\nbatch_size = 0\n[training]\nepochs = 'ten'\n")
+    twenty, path_less, typo = "training.epochs=twenty", "objective=trajectory", "model.prior={kind"
+    inferred, fine = "inference.record_path=false", "training.patience=1"
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, [fine, twenty, path_less, typo, inferred])
+    said = [problem.split("; ")[0] for problem in caught.value.problems]
+    assert said == [
+        "--set model.prior: {kind is not a TOML value",
+        f"{path}: unknown option 'sead'",
+        f"--set {twenty}: training: epochs must be a whole number",
+        f"{path}: validation: batch_size must be at least 1",
+        f"--set {path_less}: the learning rule 'trajectory' needs every position of the run, and these draws carry "
+        "only the last",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_config("default", ["data=pcfg", "inference=prior", "step_size=tuner"])
+    assert list(caught.value.problems) == [
+        "--set inference=prior and --set step_size=tuner: step_size 'tuner' works on the inference ShortRunLangevin, "
+        "and the configuration has PriorDraws"
+    ]
+    with pytest.raises(ConfigError) as caught:
+        overridden_config(parse_config(PCFG), ["evaluation.simulated=1"])
+    assert str(caught.value) == (
+        "--set evaluation.simulated=1: evaluation: simulated must be 0, or at least 2, for an error to be known; got 1."
+    )

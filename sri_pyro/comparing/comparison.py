@@ -25,6 +25,7 @@ from sri_pyro.comparing.systems import (
     require_known,
 )
 from sri_pyro.config import ConfigError, load_corpus
+from sri_pyro.config.blame import option_set
 from sri_pyro.config.folder import locked
 
 TAIL = 4096
@@ -181,7 +182,11 @@ def _plan(asked: Asked) -> _Plan:
     if asked.jobs is not None and asked.jobs < 1:
         raise ConfigError([f"--jobs must be at least 1; got {asked.jobs}"])
     shared = [] if asked.common is None else options_of(asked.common)
-    systems = read_systems(asked.sources, [*shared, *asked.overrides])
+    systems = read_systems(
+        asked.sources,
+        [*shared, *asked.overrides],
+        lambda text: str(asked.common) if text in shared else option_set(text),
+    )
     reference = asked.reference or systems[0].name
     require_known(reference, systems, "--reference")
     for name in asked.only:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sri_pyro.comparing.published import systems_known
 from sri_pyro.config import Config, ConfigError, RunFolder, read_config, toml
+from sri_pyro.config.blame import Origin, option_set
 from sri_pyro.config.trainer import flat
 from sri_pyro.wording import listed, meant
 
@@ -68,18 +69,22 @@ def options_of(path: Path) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in flat(toml.load(path)).items()]
 
 
-def read_systems(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[System]:
+def read_systems(
+    sources: Sequence[str], overrides: Sequence[str] = (), origin: Origin = option_set
+) -> list[System]:
     """Read the files, and see that they can be compared.
 
     Args:
         sources: TOML files or presets.
         overrides: ``a.b=c`` each, for all of them.
+        origin: Where an override comes from, as messages name it.
 
     Raises:
-        ConfigError: If one is not usable, two have the same name, they are about other data, or they are judged in
-            another way.
+        ConfigError: If some are not usable, with every problem of each; if two have the same name, are about other data
+            or are judged in another way.
     """
-    systems = [System(Path(s).stem, s, tuple(overrides), read_config(s, overrides)) for s in sources]
+    configs = _read_all(sources, overrides, origin)
+    systems = [System(Path(s).stem, s, tuple(overrides), config) for s, config in configs]
     for i, system in enumerate(systems):
         if twin := next((other for other in systems[:i] if other.name == system.name), None):
             raise ConfigError(
@@ -99,6 +104,21 @@ def read_systems(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[
                  f"{meant(row, known)}"]
             )  # fmt: skip
     return systems
+
+
+def _read_all(sources: Sequence[str], overrides: Sequence[str], origin: Origin) -> list[tuple[str, Config]]:
+    """Every source with its configuration; what is wrong with one does not hide what is wrong with the next."""
+    configs: list[tuple[str, Config]] = []
+    problems: list[str] = []
+    for source in sources:
+        try:
+            configs.append((source, read_config(source, overrides, origin)))
+        except ConfigError as error:
+            named = (str(Path(source)), *map(origin, overrides), "--set ")
+            problems += [said if said.startswith(named) else f"{source}: {said}" for said in error.problems]
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return configs
 
 
 def planned(systems: Sequence[System], seeds: int, out: Path) -> list[Planned]:

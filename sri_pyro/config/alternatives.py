@@ -12,6 +12,8 @@ from sri_pyro.config.run import Run
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config
 from sri_pyro.evaluation.reference import LongChains
+from sri_pyro.inference import INFERENCES
+from sri_pyro.wording import listed, meant
 
 OWN = "own"
 """The name of a run's own inference among its alternatives."""
@@ -37,20 +39,11 @@ def inferences(run: Run, described: Sequence[str]) -> dict[str, nn.Module]:
 def _described(run: Run, text: str) -> nn.Module:
     if text.strip() == CHAINS:
         return LongChains()
-    given: dict[str, object] = {}
-    for number, part in enumerate(parted(text)):
-        bare = number == 0 and "=" not in part
-        if not bare and "=" not in part:
-            raise ConfigError([f"--inference wants option=value after each comma; got '{part.strip()}'"])
-        given = merged(given, toml.nested(*toml.assignment(f"kind={part}" if bare else part)))
-    plain = run.config.plain()
-    options = laid_over({"inference": plain["inference"]}, {"inference": given})["inference"]
-    same = options["kind"] == run.config.inference.kind
-    # How a run was trained says nothing of an inference that it was not trained with.
-    kept = (
-        ("data", "model", "objective", "step_size", "training", "pretraining") if same else ("data", "model")
-    )
-    config = _parsed({**{name: plain[name] for name in kept}, "inference": options})
+    try:
+        config = _parsed(_options(run, text))
+    except ConfigError as error:
+        said = [problem.removeprefix("--set ") for problem in error.problems]
+        raise ConfigError([f"--inference {text}: {problem}" for problem in said]) from None
     built: nn.Module = config.inference.build(
         vocab_size=len(run.vocabulary), latent_dim=run.model.prior.dim, num_examples=run.folder.num_examples
     )
@@ -63,6 +56,25 @@ def _described(run: Run, text: str) -> nn.Module:
                  "of its own"]
             ) from None  # fmt: skip
     return built.to(run.device).eval()
+
+
+def _options(run: Run, text: str) -> dict[str, object]:
+    """The configuration of a run with the inference that is described."""
+    given: dict[str, object] = {}
+    for number, part in enumerate(parted(text)):
+        bare = number == 0 and "=" not in part
+        if not bare and "=" not in part:
+            raise ConfigError([f"give option=value after each comma; got '{part.strip()}'"])
+        given = merged(given, toml.nested(*toml.assignment(f"kind={part}" if bare else part)))
+    plain = run.config.plain()
+    options = laid_over({"inference": plain["inference"]}, {"inference": given})["inference"]
+    kind, known = options["kind"], (*INFERENCES, CHAINS)
+    if isinstance(kind, str) and ":" not in kind and kind not in INFERENCES:
+        raise ConfigError([f"unknown inference '{kind}'; known: {listed(known)}{meant(kind, known)}"])
+    # How a run was trained says nothing of an inference that it was not trained with.
+    settled = ("objective", "step_size", "training", "pretraining")
+    kept = ("data", "model", *(settled if kind == run.config.inference.kind else ()))
+    return {**{name: plain[name] for name in kept}, "inference": options}
 
 
 def _parsed(data: dict[str, object]) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import Any
 
 from sri_pyro.config import toml
 from sri_pyro.config.agreement import disagreements, untrainable
+from sri_pyro.config.blame import blamed, option_set
 from sri_pyro.config.layers import laid_over, merged, without
 from sri_pyro.config.reader import Reader
 from sri_pyro.config.schema import ConfigError, Part, trial
@@ -125,30 +126,39 @@ def presets() -> dict[str, str]:
     return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
 
 
-def read_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
+def read_config(
+    source: str | Path, overrides: Sequence[str] = (), origin: Callable[[str], str] = option_set
+) -> Config:
     """Read a configuration from a file, or from a preset's name.
 
     Args:
         source: A TOML file, or the name of a preset.
         overrides: ``a.b=c`` each, with a TOML value; they win over the file, which wins over the preset.
+        origin: Where an override comes from, as messages name it.
 
     Raises:
-        ConfigError: With every problem of the configuration.
+        ConfigError: With every problem of the configuration, and the file or the override that brought it.
     """
     path = Path(source)
     if not path.exists() and str(source) in presets():
-        return parse_config({"preset": str(source)}, overrides)
+        data: Mapping[str, Any] = {"preset": str(source)}
+    else:
+        data = _read_file(path)
     try:
-        data = toml.load(path)
+        return parse_config(data, overrides)
+    except ConfigError:
+        file = str(path) if path.exists() else ""
+        raise ConfigError(blamed(lambda some: parse_config(data, some), overrides, file, origin)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return toml.load(path)
     except ConfigError as error:
         if path.is_file():
             raise
-        known = f"; give a TOML file or a preset ({listed(presets())}){meant(str(source), presets())}"
+        known = f"; give a TOML file or a preset ({listed(presets())}){meant(str(path), presets())}"
         raise ConfigError([error.problems[0] + known]) from None
-    try:
-        return parse_config(data, overrides)
-    except ConfigError as error:
-        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 
 
 def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
@@ -173,21 +183,28 @@ def parse_config(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Conf
     return _on_preset(_gathered(data, overrides, problems), problems)
 
 
-def overridden_config(config: Config, overrides: Iterable[str]) -> Config:
+def overridden_config(config: Config, overrides: Sequence[str]) -> Config:
     """A finished configuration with some options changed.
 
     Its options are defaults by now: where an override names another ``kind``, they do not apply to it.
 
     Raises:
-        ConfigError: With every problem.
+        ConfigError: With every problem, and the override that brought it.
 
     Example:
         >>> config = parse_config({"data": "pcfg"})
         >>> overridden_config(config, ["evaluation.estimator=annealed"]).evaluation.options["estimator"].kind
         'annealed'
     """
-    problems: list[str] = []
-    return _on_preset(laid_over(config.plain(), _gathered({}, overrides, problems)), problems)
+
+    def parsed(some: Sequence[str]) -> Config:
+        problems: list[str] = []
+        return _on_preset(laid_over(config.plain(), _gathered({}, some, problems)), problems)
+
+    try:
+        return parsed(overrides)
+    except ConfigError:
+        raise ConfigError(blamed(parsed, overrides)) from None
 
 
 def _gathered(data: Mapping[str, Any], overrides: Iterable[str], problems: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from sri_pyro.config.alternatives import inferences
 from sri_pyro.config.run import load_run
 from sri_pyro.evaluation.findings import read_findings
-from sri_pyro.inference import LocalGaussians
+from sri_pyro.inference import INFERENCES, LocalGaussians
 from tests.cli.helpers import Say, refused
 
 
@@ -62,14 +62,27 @@ def test_what_it_cannot_do_is_refused(say: Say, run: Path) -> None:
     refused(say("calibrate", run, "--num-draws", 3), "num_draws must be at least 19; got 3.")
     refused(
         say("calibrate", run, "--inference", "short_run,7"),
-        "--inference wants option=value after each comma; got '7'",
+        "--inference short_run,7: give option=value after each comma; got '7'",
     )
     refused(
         say("calibrate", run, "--inference", "amortized"),
         "--inference amortized: it has weights of its own, which this run has not trained; train it, in a run of its "
         "own",
     )
-    assert "unknown inference 'guess'" in say("calibrate", run, "--inference", "guess").err
+    known = ", ".join(sorted([*INFERENCES, "reference"]))
+    refused(
+        say("calibrate", run, "--inference", "shrt_run"),
+        f"--inference shrt_run: unknown inference 'shrt_run'; known: {known}. Did you mean 'short_run'?",
+    )
+    refused(
+        say("calibrate", run, "--inference", "short_run,num_steps=0"),
+        "--inference short_run,num_steps=0: inference 'short_run': num_steps must be at least 1; got 0. For draws that "
+        "do not move use the inference 'prior'.",
+    )
+    refused(
+        say("calibrate", run, "--inference", "short_run,noise={"),
+        "--inference short_run,noise={: noise: { is not a TOML value",
+    )
     assert not (run / "calibration.json").exists()
 
 

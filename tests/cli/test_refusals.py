@@ -142,17 +142,18 @@ def test_unusable_text(
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("inference.num_steps=0", "{file}: inference 'short_run': num_steps must be at least 1; got 0. For draws "
+        ("inference.num_steps=0", "--set {set}: inference 'short_run': num_steps must be at least 1; got 0. For draws "
                                   "that do not move use the inference 'prior'."),
         ("inference.step_schedule.first=-0.1",
-         "{file}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
-        ("training.epoch=3", "{file}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
+         "--set {set}: step_schedule 'geometric': first must be a positive finite number; got -0.1."),
+        ("training.epoch=3", "--set {set}: training has no option 'epoch'; it accepts: batch_size, checkpoint_every, "
                              "clip_norm, cycles, decay, decay_factor, epochs, hold, inference_dropout, "
                              "learning_rate, log_every, max_decays, num_samples, optimizer, patience, select, update, "
                              "validate_every. Did you mean 'epochs'?"),
         ("device=cuda:9", "there is no device 'cuda:9' here; available: cpu"),
-        ("objective=trajectory", "{file}: the learning rule 'trajectory' needs every position of the run, and these "
-                                 "draws carry only the last; set record_path = true on the inference 'short_run'."),
+        ("objective=trajectory", "--set {set}: the learning rule 'trajectory' needs every position of the run, and "
+                                 "these draws carry only the last; set record_path = true on the inference "
+                                 "'short_run'."),
     ],
 )  # fmt: skip
 def test_unusable_options_leave_nothing_behind(
@@ -163,7 +164,7 @@ def test_unusable_options_leave_nothing_behind(
         assert said.err.strip().startswith("sri-pyro: there is no device 'cuda:9' here; available: cpu")
         assert said.code == 2
     else:
-        refused(said, sentence.format(file=config))
+        refused(said, sentence.format(set=override))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.toml", "text.txt"]
 
 

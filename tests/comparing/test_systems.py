@@ -62,6 +62,37 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     assert str(refusal.value) == f"{path} and {other} are both called 'two'; rename one of them"
 
 
+def test_the_problems_of_all_systems_are_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its source: the file, the preset, the shared file or the override. Catches a command that stops at the
+    first system, and one that tells what all share once for each.
+    """
+    (tmp_path / "bad.toml").write_text("preset = 'nopreset'\n[training]\nepochs = 0\n")
+    (tmp_path / "shared.toml").write_text("[validation]\nbatch_size = 0\n")
+    words = [
+        "default",
+        "nopreset",
+        str(tmp_path / "bad.toml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--set",
+        "seed=x",
+    ]
+    assert main(["compare", *words, "--with", str(tmp_path / "shared.toml")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "sri-pyro: the configuration has 7 problems:"
+    assert [line.split("; ")[0] for line in told[1:]] == [
+        "  - --set seed=x: configuration: seed must be a whole number",
+        "  - default: [data] needs a kind",
+        f"  - {tmp_path / 'shared.toml'}: validation: batch_size must be at least 1",
+        "  - nopreset cannot be read: No such file or directory",
+        f"  - {tmp_path / 'bad.toml'}: unknown preset 'nopreset'",
+        f"  - {tmp_path / 'bad.toml'}: [data] needs a kind",
+        f"  - {tmp_path / 'bad.toml'}: training: epochs must be at least 1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
