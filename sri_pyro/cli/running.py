@@ -73,19 +73,29 @@ TextArgument = Annotated[
 OutOption = Annotated[Path | None, typer.Option(help="Where to write the CSV; standard output by default.")]
 SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
 DeviceOption = Annotated[str | None, typer.Option(help="Where to compute; where it was trained, by default.")]
+OverridesOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="evaluation.b=c", help="Override an option of the evaluation."),
+]
+TargetOption = Annotated[
+    float | None,
+    typer.Option(metavar="NATS", help="Climb the estimator 'ladder' until every log p(x) is so exact."),
+]
+
+
+def asked(target_se: float | None, overrides: Sequence[str] | None) -> list[str]:
+    """Both options as overrides; what is set comes last, to have the last word on the options of the ladder."""
+    ladder = (
+        [] if target_se is None else [f'evaluation.estimator={{kind = "ladder", target_se = {target_se}}}']
+    )
+    return [*ladder, *(overrides or [])]
 
 
 def evaluate(
     context: typer.Context,
     run: RunArgument,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="evaluation.b=c", help="Override an option of the evaluation."),
-    ] = None,
-    target_se: Annotated[
-        float | None,
-        typer.Option(metavar="NATS", help="Climb the estimator 'ladder' until every log p(x) is so exact."),
-    ] = None,
+    overrides: OverridesOption = None,
+    target_se: TargetOption = None,
 ) -> None:
     """Judge a run on its test split and write metrics.json, sentences.csv, inference.nc and report.html.
 
@@ -98,12 +108,8 @@ def evaluate(
 
     sri-pyro evaluate runs/demo --set evaluation.split=valid --set evaluation.estimator=annealed
     """
-    # First, so that --set has the last word on the other options of the ladder.
-    asked = (
-        [] if target_se is None else [f'evaluation.estimator={{kind = "ladder", target_se = {target_se}}}']
-    )
     with stopping(_what_stands(run)):
-        _evaluate(run, [*asked, *(overrides or [])], context.obj)
+        _evaluate(run, asked(target_se, overrides), context.obj)
 
 
 def _evaluate(run: Path, overrides: Sequence[str], command: Sequence[str]) -> None:
@@ -215,12 +221,18 @@ def score(
     out: OutOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    overrides: OverridesOption = None,
+    target_se: TargetOption = None,
 ) -> None:
     """Estimate log p(x) of every sentence of a text, with its standard error and k-hat, as CSV.
 
+    Where k-hat is not below its threshold log p(x) is not to be trusted; another estimator may do better.
+
     sri-pyro score runs/demo my.txt --out scores.csv
+
+    sri-pyro score runs/demo my.txt --target-se 0.05
     """
-    _tabulate(_loaded(run, seed, device).score, file, out)
+    _tabulate(_loaded(run, seed, device, asked(target_se, overrides)).score, file, out)
 
 
 def encode(
@@ -229,18 +241,20 @@ def encode(
     out: OutOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    overrides: OverridesOption = None,
+    target_se: TargetOption = None,
 ) -> None:
     """Give the posterior mean and standard deviation of z for every sentence of a text, as CSV.
 
     sri-pyro encode runs/demo my.txt --out codes.csv
     """
-    _tabulate(_loaded(run, seed, device).encode, file, out)
+    _tabulate(_loaded(run, seed, device, asked(target_se, overrides)).encode, file, out)
 
 
-def _loaded(run: Path, seed: int, device: str | None) -> Run:
+def _loaded(run: Path, seed: int, device: str | None, overrides: Sequence[str] = ()) -> Run:
     from sri_pyro.config import load_run, seed_everything
 
-    loaded = load_run(run, device)
+    loaded = load_run(run, device, overrides)
     seed_everything(seed)  # after loading, which may draw from the generator
     return loaded
 

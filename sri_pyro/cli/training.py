@@ -114,7 +114,7 @@ def _run(
             if track is not None:
                 track(record)
 
-        told = Told(cost=begin, watch=watch, should_stop=lambda: bool(stopping))
+        told = Told(cost=begin, watch=watch, should_stop=lambda: bool(stopping), tell=tell)
         try:
             with naming(out):
                 history = train_run(config, out, resume=resume, command=command, told=told, group=group)

@@ -22,7 +22,12 @@ from sri_pyro.evaluation.files import check_metrics
 from sri_pyro.evaluation.verdicts import judge, likelihood_is_trusted, number
 from sri_pyro.evaluation.verdicts.verdict import Verdict
 
-TOLD: Final = {"likelihood": ("bad",), "code": ("bad", "caution"), "jensen": ("bad", "caution")}
+TOLD: Final = {
+    "likelihood": ("bad",),
+    "code": ("bad", "caution"),
+    "jensen": ("bad", "caution"),
+    "noise": ("caution",),
+}
 """Verdicts that a comparison repeats, by topic and level: those without which a row would be read wrongly."""
 AVERAGED: Final = ("reconstruction", "kl_q_prior", "kl_posterior_prior")
 """Columns of every sentence that a row gives the mean of, beside log p(x)."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sri_pyro import checkpoint
+from sri_pyro.checkpoint import CheckpointError
 from sri_pyro.config import toml
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config, parse_config
@@ -190,6 +192,23 @@ class RunFolder:
                 ]
             )
         return False
+
+    def weights(self) -> Path:
+        """The checkpoint that is loaded and judged: the best weights; before a validation has chosen any, the newest.
+
+        Raises:
+            CheckpointError: If the best ones were lost, or there are none at all.
+        """
+        if self.best.exists():
+            return self.best
+        course = checkpoint.load(self.last)[1]["course"]
+        if course["best_epoch"]:
+            raise CheckpointError(
+                f"{self.path} has lost {self.best.name}, the weights of epoch {course['best_epoch']} that did best on "
+                f"validation; restore it, or copy {self.last.name} to that name to take the newest weights, of epoch "
+                f"{course['epoch']}, for the best."
+            )
+        return self.last
 
     def sweep(self) -> None:
         """Remove what a killed process was in the middle of writing."""

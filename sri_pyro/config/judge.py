@@ -14,15 +14,13 @@ import torch
 from torch import nn
 
 from sri_pyro import checkpoint
-from sri_pyro.config import toml
 from sri_pyro.config.build import evaluation_section, load_corpus, seed_everything
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.frames import posterior_moments
-from sri_pyro.config.layers import merged
+from sri_pyro.config.overridden import overridden
 from sri_pyro.config.provenance import provenance
 from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.schema import ConfigError
-from sri_pyro.config.settings import Config, overridden_config
 from sri_pyro.config.simulation import simulated
 from sri_pyro.config.threads import computing_with
 from sri_pyro.config.trainer import logging_to
@@ -128,7 +126,7 @@ def evaluate_run(
 
 def weights_used(folder: RunFolder) -> dict[str, Any]:
     """Which weights an evaluation judges: file, digest, epoch, and whether training has ended; None is unknown."""
-    used = folder.best if folder.best.exists() else folder.last
+    used = folder.weights()
     tensors, header = checkpoint.load(used)
     course = checkpoint.load(folder.last)[1]["course"] if folder.last.exists() else {}
     return {
@@ -150,21 +148,6 @@ def with_floor(evaluation: Evaluation, split: Split) -> Evaluation:
     column = {name: torch.tensor(table[name].to_numpy()) for name in ("exact_log_px", "log_px", "num_tokens")}
     against = floor(column["exact_log_px"], column["log_px"], column["num_tokens"])
     return replace(evaluation, table=table, metrics={**evaluation.metrics, "floor": asdict(against)})
-
-
-def overridden(config: Config, overrides: Sequence[str]) -> Config:
-    """A run's configuration with another evaluation."""
-    given: dict[str, Any] = {}
-    for text in overrides:
-        given = merged(given, toml.nested(*toml.assignment(text)))
-    if settled := sorted(set(given) - {"evaluation"}):
-        raise ConfigError(
-            [
-                f"section '{name}' was settled by training; an evaluation can set evaluation.* alone"
-                for name in settled
-            ]
-        )
-    return overridden_config(config, overrides)
 
 
 def check_data(run: Run, corpus: Corpus) -> None:

@@ -23,6 +23,7 @@ from sri_pyro.config.build import (
 )
 from sri_pyro.config.folder import RunFolder
 from sri_pyro.config.frames import batch_frame, by_line, posterior_moments
+from sri_pyro.config.overridden import overridden
 from sri_pyro.config.settings import Config
 from sri_pyro.config.text import Tell, Text, read_text, unknown_words
 from sri_pyro.data import DataError, Vocabulary, in_order
@@ -31,6 +32,7 @@ from sri_pyro.evaluation import SentenceEvidence, estimate_evidence
 from sri_pyro.evaluation.evidence import Weighted
 from sri_pyro.models import LatentTextModel, Strategy
 from sri_pyro.types import PAD, UNK, Batch
+from sri_pyro.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Run:
         Args:
             sentences: One text each, or the path of a file with one a line. Blank ones are left out, and
                 longer ones as the configuration's ``too_long`` says.
-            tell: Hears how many were left out and why, and which are mostly unknown words.
+            tell: Hears how many were left out and why, which are mostly unknown words, and for how many k-hat fails.
             watch: Hears how many are done.
 
         Returns:
@@ -91,7 +93,7 @@ class Run:
         frames = []
         text = self.read(sentences)
         text.tell(tell)
-        for batch, evidence, _ in self._weighted(text, watch):
+        for batch, evidence, _ in self._weighted(text, tell, watch):
             columns = {
                 "num_unknown": (batch.tokens == UNK).sum(-1),
                 "log_px": evidence.log_px,
@@ -125,7 +127,7 @@ class Run:
         frames = []
         text = self.read(sentences)
         text.tell(tell)
-        for batch, evidence, draws in self._weighted(text, watch):
+        for batch, evidence, draws in self._weighted(text, tell, watch):
             mean, sd = posterior_moments(draws)
             columns = {"khat": evidence.khat}
             columns |= {f"z_mean_{d}": mean[:, d] for d in range(mean.shape[1])}
@@ -241,19 +243,27 @@ class Run:
         return read_text(sentences, self.vocabulary, text_options(self.config), labelled)
 
     def _weighted(
-        self, text: Text, watch: Watch | None
+        self, text: Text, tell: Tell, watch: Watch | None
     ) -> Iterator[tuple[Batch, SentenceEvidence, Weighted]]:
         section = evaluation_section(self.config)
         assert section.estimator is not None, "every preset names one"
-        done, total = 0, len(text.split)
+        done, failed, total = 0, 0, len(text.split)
         for batch in in_order(text.split, section.batch_size):
             if watch is not None:
                 watch(done, total)
             target = self.model.target(batch.to(self.device))
-            yield (batch, *estimate_evidence(target, self.inference, section.estimator))
+            evidence, draws = estimate_evidence(target, self.inference, section.estimator)
+            failed += int((~(evidence.khat < evidence.threshold)).sum())
+            yield batch, evidence, draws
             done += len(batch)
         if watch is not None:
             watch(done, total)
+        if failed:
+            tell(
+                f"k-hat is not below its threshold for {failed:,} of {counted(total, 'sentence')}: do not trust what "
+                "rests on their importance weights; use the estimator 'ladder' (--target-se 0.05) or 'annealed' "
+                "(--set evaluation.estimator=annealed)"
+            )
 
     def _require_codes(self, verb: str) -> None:
         if not self.model.prior.dim:
@@ -268,15 +278,17 @@ class Run:
         return " ".join(self.vocabulary.decode(token for token in tokens if token != PAD))
 
 
-def load_run(folder: Path | str, device: str | None = None) -> Run:
+def load_run(folder: Path | str, device: str | None = None, overrides: Sequence[str] = ()) -> Run:
     """Load a trained model from its folder.
 
     Args:
         folder: As ``sri-pyro train`` made it.
         device: Where to put it; by default where it was trained, or the CPU if that device is not here.
+        overrides: ``evaluation.a=b`` each, for another estimator of log p(x) than it was trained with.
 
     Raises:
-        ConfigError: If this is no run's folder, or its files do not belong together.
+        ConfigError: If this is no run's folder, its files do not belong together, or an override is not of the section
+            ``evaluation``.
         CheckpointError: If there are no weights yet, or they are damaged.
 
     Example:
@@ -291,10 +303,11 @@ def load_run(folder: Path | str, device: str | None = None) -> Run:
     if device is None:
         device = config.device if config.device in ("cuda", *available_devices()) else "cpu"
         device = "cpu" if device == "cuda" and not torch.cuda.is_available() else device
-    weights = place.best if place.best.exists() else place.last
+    weights = place.weights()
     tensors, _ = checkpoint.load(weights, place.identity())
     with torch.random.fork_rng():  # initial weights draw from a generator that is not ours to move
         model, inference = build_model(config, len(vocabulary), place.num_examples, find_device(device))
     checkpoint.load_weights(model, checkpoint.part("model", tensors), str(weights))
     checkpoint.load_weights(inference, checkpoint.part("inference", tensors), str(weights))
+    config = overridden(config, overrides) if overrides else config
     return Run(place, config, model.eval(), inference.eval(), vocabulary)

@@ -19,6 +19,7 @@ from sri_pyro.config.provenance import provenance
 from sri_pyro.config.schema import ConfigError
 from sri_pyro.config.settings import Config
 from sri_pyro.config.threads import computing_with
+from sri_pyro.config.warmup import unreached
 from sri_pyro.data import Corpus
 from sri_pyro.history import History
 from sri_pyro.processes import ALONE, Group
@@ -35,11 +36,13 @@ class Told:
         cost: Told the expected cost before anything is written.
         watch: Sees every record of training; those of pretraining with ``stage`` = "pretraining".
         should_stop: Asked after every weight step.
+        tell: Hears, in a sentence each and before the first step, what is doubtful about the run; the log does too.
     """
 
     cost: Callable[[Cost], None] | None = None
     watch: Watch | None = None
     should_stop: Callable[[], bool] | None = None
+    tell: Callable[[str], None] | None = None
 
 
 def train(
@@ -120,6 +123,10 @@ def _train(
             "%s: configuration %s, %d process%s",
             "continued" if continued else "begun", config.digest[:12], group.size, "es" if group.size > 1 else "",
         )  # fmt: skip
+        for doubt in [] if continued else unreached(config):
+            log.warning("%s.", doubt)
+            if told.tell is not None:
+                told.tell(doubt)
         if parts.pretraining is not None and not continued:
             again = _agreed(group, group.leads and folder.pretraining.begun())
             pretrain(

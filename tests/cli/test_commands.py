@@ -235,6 +235,34 @@ def test_sample_interpolate_score_encode(say: Say, trained: Path, tmp_path: Path
     assert (codes[["z_sd_0", "z_sd_1"]] > 0).all(axis=None)
 
 
+@pytest.mark.parametrize("command", ["score", "encode"])
+def test_sentences_whose_k_hat_fails_are_told(command: str, say: Say, trained: Path, tmp_path: Path) -> None:
+    """Oracle: k-hat and threshold of the table that ``score`` prints. Catches a count of the last batch alone, and a
+    note that is always there: the ladder's draws are enough here.
+    """
+    text = tmp_path / "few.txt"
+    text.write_text("\n".join(SENTENCES[:60]))
+    draws = "evaluation.estimator.num_samples=40"
+    words = (trained, text, "--set", draws, "--set", "evaluation.batch_size=25")
+    table = pd.read_csv(io.StringIO(say("score", *words).out))
+    failed = int((~(table["khat"] < table["threshold"])).sum())
+    said = say(command, *words)
+    assert 0 < failed < 60
+    notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        f"note: k-hat is not below its threshold for {failed} of 60 sentences: do not trust what rests on their "
+        "importance weights; use the estimator 'ladder' (--target-se 0.05) or 'annealed' (--set "
+        "evaluation.estimator=annealed)"
+    ]
+    said = say(command, trained, text, "--target-se", 0.05)
+    assert said.code == 0
+    assert "note: " not in said.err
+    refused(
+        say(command, trained, text, "--set", "training.epochs=3"),
+        "section 'training' was settled by training; an evaluation can set evaluation.* alone",
+    )
+
+
 def test_what_is_doubtful_is_told(say: Say, trained: Path, tmp_path: Path) -> None:
     text = tmp_path / "odd.txt"
     text.write_text("\n".join([*SENTENCES[:3], "quousque tandem abutere .", "the " * 5000]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sri_pyro import checkpoint
 from sri_pyro.config import ConfigError, Run, load_run
 from sri_pyro.data import DataError
 from tests.cli.helpers import ROOT, SENTENCES, Say, refused
@@ -315,8 +316,20 @@ def test_configuration_of_another_run(say: Say, run: Path) -> None:
 
 
 def test_missing_weights_and_record(say: Say, run: Path) -> None:
+    """The newest weights took the place of lost best ones without a word. Who wants them says so, as is told."""
+    epoch = checkpoint.load(run / "best.safetensors")[1]["epoch"]
     (run / "best.safetensors").unlink()
-    assert say("sample", run).code == 0  # the last weights serve
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for command in ("sample", "evaluate"):
+        refused(
+            say(command, run),
+            f"{run} has lost best.safetensors, the weights of epoch {epoch} that did best on validation; restore it, "
+            "or copy last.safetensors to that name to take the newest weights, of epoch 2, for the best.",
+        )
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    (run / "best.safetensors").write_bytes(before["last.safetensors"])
+    assert say("sample", run).code == 0
+    (run / "best.safetensors").unlink()
     (run / "last.safetensors").unlink()
     refused(
         say("sample", run),

@@ -65,6 +65,11 @@ def test_training_says_for_how_many_sentences_k_hat_passes(say: Say, config: Pat
     """Oracle: the share in the history, at every epoch and at the end; errors have as many decimals as numbers."""
     trained = say("train", config, "--out", tmp_path / "run", "--set", "validation.num_samples=100")
     assert trained.code == 0
+    assert trained.err.count("note: training.epochs = 2 ends before the noise scale is 1, ") == 1
+    assert (
+        "WARNING sri_pyro.config.trainer: training.epochs = 2 ends"
+        in (tmp_path / "run" / "run.log").read_text()
+    )
     lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     shares = [record["khat_share_below"] for record in lines if record["kind"] == "validation"]
     for epoch, share in enumerate(shares, 1):
