@@ -28,6 +28,7 @@ from sri_pyro.data.split import Split
 from sri_pyro.data.tokens import Labelled, TextOptions, fit_length, parse_lines
 from sri_pyro.data.vocabulary import Vocabulary
 from sri_pyro.types import EOS
+from sri_pyro.wording import counted
 
 MAX_UNKNOWN_SHARE: Final = 0.5
 """A text with a larger share of unknown words is refused: its perplexity would be that of UNK."""
@@ -65,7 +66,7 @@ class Provenance:
         return cls(source, asdict(options), counted, origin)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Corpus:
     """Three splits of encoded sentences, their vocabulary, and the record of how they came about.
 
@@ -75,6 +76,11 @@ class Corpus:
         options: How a further text has to be read to be comparable.
         provenance: The record.
         label_names: What the labels of the splits stand for, sorted; empty without labels.
+
+    Example:
+        >>> from sri_pyro.data import PCFGSource
+        >>> PCFGSource(num_train=40, num_valid=12, num_test=8).load()
+        Corpus('pcfg': 40 train, 12 valid and 8 test sentences, 93 words)
     """
 
     train: Split
@@ -84,6 +90,11 @@ class Corpus:
     options: TextOptions
     provenance: Provenance
     label_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        *most, last = (f"{len(split):,} {name}" for name, split in self.splits.items())
+        words = counted(len(self.vocabulary), "word")
+        return f"Corpus({self.provenance.source!r}: {', '.join(most)} and {last} sentences, {words})"
 
     @property
     def splits(self) -> Mapping[str, Split]:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sri_pyro.data.columns import in_pieces
 from sri_pyro.data.errors import DataError
 from sri_pyro.types import UNK
+from sri_pyro.wording import counted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """N sentences as token rows, each ending with EOS.
 
@@ -36,6 +37,8 @@ class Split:
         >>> split = Split.from_rows([[7, 5, 3], [9, 3]])
         >>> len(split), split.num_tokens, split.sentence(1).tolist(), split.lengths.tolist()
         (2, 5, [9, 3], [3, 2])
+        >>> split
+        Split(2 sentences, 5 tokens)
     """
 
     tokens: NDArray[np.int32]
@@ -53,6 +56,9 @@ class Split:
         assert all((one < next_one).all() for one, next_one in neighbours), "ids increase"
         for extra in (self.labels, self.exact_log_prob):
             assert extra is None or extra.shape == (n,), "one entry per row"
+
+    def __repr__(self) -> str:
+        return f"Split({counted(len(self), 'sentence')}, {counted(self.num_tokens, 'token')})"
 
     @classmethod
     def from_rows(

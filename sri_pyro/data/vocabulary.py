@@ -12,10 +12,11 @@ from pathlib import Path
 from sri_pyro.data.errors import DataError
 from sri_pyro.data.reading import read_lines
 from sri_pyro.types import EOS, SPECIAL_SYMBOLS, UNK
+from sri_pyro.wording import counted
 from sri_pyro.writing import atomic_path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Vocabulary:
     """Words and their ids; the four special symbols come first, at ids 0 to 3.
 
@@ -36,10 +37,12 @@ class Vocabulary:
         (('a', 'rose', 'is'), [4, 5, 1, 3])
         >>> vocabulary.decode([4, 5, 3, 6])
         ['a', 'rose']
+        >>> vocabulary
+        Vocabulary(7 words)
     """
 
     words: tuple[str, ...]
-    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _ids: dict[str, int] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.words[: len(SPECIAL_SYMBOLS)] != SPECIAL_SYMBOLS:
@@ -58,6 +61,9 @@ class Vocabulary:
         for symbol in SPECIAL_SYMBOLS:
             ids[symbol] = UNK
         object.__setattr__(self, "_ids", ids)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({counted(len(self), 'word')})"
 
     @classmethod
     def build(
