@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
+from torch.overrides import TorchFunctionMode
 
 BEYOND_MEMORY = (
     "can't allocate memory", "not enough memory", "Storage size calculation overflowed",
@@ -141,8 +142,24 @@ def keywords(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 def trial(part: Part, given: Mapping[str, Any]) -> Any:
     """Build a part without memory for its weights and without touching the generator."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _Undrawn():
         return part.build(**given)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out normal draws, of which tensors without memory hold nothing.
+
+    PyTorch makes them of its compiler there, the import of which takes longer than all else that a refusal needs.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of PyTorch, unless it draws."""
+        named = kwargs or {}
+        if func in (torch.Tensor.normal_, torch.nn.init.normal_):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def complaints(

@@ -62,6 +62,17 @@ def test_a_mistake_is_told_without_waiting_for_the_library() -> None:
     assert done.stderr == f"sri-pyro: train has no option '--x'; it accepts: {OPTIONS_OF_TRAIN}\n"
 
 
+def test_no_preset_is_read_with_the_compiler_of_pytorch() -> None:
+    """It takes long to import, and no refusal needs it; normal draws on tensors without memory bring it along."""
+    code = (
+        "import sys; from sri_pyro.config import parse_config, presets\n"
+        "for name in presets(): parse_config({'preset': name, 'data': 'pcfg'})\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_reader_that_has_seen_enough_is_not_complained_of() -> None:
     command = f"{sys.executable} -m sri_pyro show | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
