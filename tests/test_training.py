@@ -48,7 +48,7 @@ PLATEAU = merged(
             "decay_factor": 0.5,
             "patience": 1,
             "max_decays": 1,
-            "learning_rate": 300.0,
+            "learning_rate": 10.0,
         }
     },
 )
@@ -236,7 +236,7 @@ def test_plateau_decay_resumes_bit_identical(tmp_path: Path) -> None:
     config = parse_config(PLATEAU)
     whole = uninterrupted(config, tmp_path / "whole")
     events = [json.loads(line) for line in (whole / "history.jsonl").read_text().splitlines()]
-    decayed = [e["step"] // 4 for e in events if e.get("message") == "learning rate decayed to 150"]
+    decayed = [e["step"] // 4 for e in events if e.get("message") == "learning rate decayed to 5"]
     assert (
         len(decayed) == 1
     )  # four steps make an epoch, and each epoch writes three checkpoints after the first
