@@ -19,9 +19,11 @@ from sri_pyro.config.run import Run, load_run
 from sri_pyro.config.threads import computing_with
 from sri_pyro.evaluation.calibration import DRAWS, LEVELS, Calibration, names_of, simulated_ranks
 from sri_pyro.evaluation.findings import Findings, Variable, write_findings
+from sri_pyro.evaluation.verdicts import spoken
 from sri_pyro.evaluation.verdicts.calibration import judge_calibration
 from sri_pyro.types import Batch
 
+EXACT = "exact draws"
 FEWEST = 20
 """Simulations below which a band is so wide that nothing could leave it."""
 
@@ -186,15 +188,14 @@ def _summary(found: Calibration) -> dict[str, Any]:
 
 
 def readable_calibration(numbers: Mapping[str, Any]) -> list[str]:
-    """A calibration as lines to be printed: the verdicts, then the coverage of every inference."""
-    verdicts = [
-        f"{each.mark.upper()}: {each.headline} {each.evidence}" for each in judge_calibration(numbers)
-    ]
-    width = max(map(len, [*numbers["systems"], "inference"])) + 2
+    """A calibration as lines to be printed: the verdicts, then the coverage of every inference and of exact draws."""
+    width = max(map(len, [*numbers["systems"], EXACT])) + 2
     heads = [f"{100 * level:.0f}% intervals" for level in numbers["levels"]]
     lines = [
         "inference".ljust(width) + "".join(head.rjust(16) for head in heads) + "spread of ranks".rjust(18)
     ]
+    exact = "".join(f"{100 * share:.1f}%".rjust(16) for share in numbers["nominal"])
+    lines.append(EXACT.ljust(width) + exact + "1".rjust(18))
     for name, system in numbers["systems"].items():
         cells = [_percent(level) for level in system["coverage"]]
         spread = system["dispersion"]
@@ -204,10 +205,12 @@ def readable_calibration(numbers: Mapping[str, Any]) -> list[str]:
             + f"{spread['value']:.3f} ± {spread['se']:.3f}".rjust(18)
         )
     legend = (
-        "intervals: how many true coordinates they hold, ± a standard error over simulations; spread of ranks: 1 if "
-        "all is well, more where draws are too narrow or off, less where they are too wide"
+        "intervals: how many true coordinates they hold, ± a standard error over simulations, beside what they would "
+        f"hold if all {numbers['num_draws']} draws were exact (their ends lie between two draws, so that this need not "
+        "be the level); spread of ranks: 1 if all is well, more where draws are too narrow or off, less where they are "
+        "too wide"
     )
-    return [*verdicts, "", *lines, legend]
+    return [*spoken(judge_calibration(numbers)), "", *lines, legend]
 
 
 def _percent(record: Mapping[str, Any]) -> str:

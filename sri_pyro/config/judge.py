@@ -29,7 +29,7 @@ from sri_pyro.evaluation import Evaluation, evaluate
 from sri_pyro.evaluation.export import Interpolation, Reconstruction, Texts, write_outputs
 from sri_pyro.evaluation.headline import headline
 from sri_pyro.evaluation.metrics import floor
-from sri_pyro.evaluation.verdicts import judge
+from sri_pyro.evaluation.verdicts import judge, spoken
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.models import StandardNormal, Strategy
 
@@ -224,16 +224,13 @@ def written_texts(run: Run, evaluation: Evaluation, sentences: Sequence[str]) ->
 
 
 def readable(metrics: Mapping[str, Any]) -> list[str]:
-    """An evaluation as lines to be printed: the verdicts, then the numbers, as the report has them."""
-    verdicts = [
-        f"{verdict.mark.upper()}: {verdict.headline} {verdict.evidence}" for verdict in judge(metrics)
-    ]
+    """An evaluation as lines to be printed: the verdicts and what to do, then the numbers, as the report has them."""
     rows = headline(metrics)
     width = max(len(row.name) for row in rows) + 2
     legend = (
         "± is a standard error, [ ] a 95% interval; KL, information and likelihoods are in nats a sentence"
     )
-    return [*verdicts, "", *(f"{row.name:{width}}{row.value}" for row in rows), legend]
+    return [*spoken(judge(metrics)), "", *(f"{row.name:{width}}{row.value}" for row in rows), legend]
 
 
 def report_run(folder: Path | str) -> Path:

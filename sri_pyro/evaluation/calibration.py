@@ -75,6 +75,29 @@ def simulated_ranks(
     return ranks_among(quantities(target, truth[None].to(z))[0], found)
 
 
+def counted_interval(level: float, num_draws: int) -> tuple[int, float]:
+    r"""The central interval of L draws that comes next to a level, and what it holds if the draws are exact.
+
+    The rank of the truth among L exact draws is uniform on 0, ..., L, so that the interval which leaves out k ranks on
+    either side holds it with probability :math:`1 - 2k / (L + 1)`. That is the level itself only where
+    :math:`(1 - \text{level}) (L + 1) / 2` is whole: 99 draws have no interval of 95 %, but one of
+    94 % and one of 96 %. Of two that are as near the narrower is taken: the wider may hold everything.
+
+    Args:
+        level: Between 0 and 1.
+        num_draws: L.
+
+    Returns:
+        k, and the share.
+
+    Example:
+        >>> counted_interval(0.95, 99), counted_interval(0.95, 199)
+        ((3, 0.94), (5, 0.95))
+    """
+    left_out = math.floor(round((1 - level) / 2 * (num_draws + 1), 9) + 0.5)
+    return left_out, 1 - 2 * left_out / (num_draws + 1)
+
+
 @dataclass(frozen=True)
 class Calibration:
     r"""What the ranks of N simulations say.
@@ -88,7 +111,7 @@ class Calibration:
         strict: In which those of all Q functions do (Bonferroni).
         outside: Which functions leave the strict band, shape [Q].
         coverage: Share of the first D functions that lie within the central interval of each of ``LEVELS``.
-        nominal: Their shares if all is well.
+        nominal: What these intervals hold if the draws are exact; see ``counted_interval``.
         dispersion: Mean of :math:`12 (u - \tfrac12)^2` over the first D functions, with u the rank on the unit
             interval: 1 if all is well, more if the draws are too narrow or off, less if they are too wide.
     """
@@ -123,7 +146,7 @@ class Calibration:
         outside = np.any((counts < strict.lower[:, None]) | (counts > strict.upper[:, None]), axis=0)
         own = ranks[:, :dim].double()
         share = (own + 0.5) / places
-        missed = [round((1 - level) / 2 * places) for level in LEVELS]
+        missed, nominal = zip(*(counted_interval(level, num_draws) for level in LEVELS), strict=True)
         return cls(
             names=names,
             ranks=array,
@@ -135,7 +158,7 @@ class Calibration:
             coverage=tuple(
                 mean_estimate(((own >= miss) & (own <= num_draws - miss)).double().mean(1)) for miss in missed
             ),
-            nominal=tuple(1 - 2 * miss / places for miss in missed),
+            nominal=nominal,
             dispersion=mean_estimate((12 * (share - 0.5).square()).mean(1) / (1 - places**-2)),
         )
 

@@ -49,7 +49,7 @@ def coverage(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
     ax = axes("central interval", "true coordinates within, %")
     places = np.arange(len(nominal))
     ends = places - 0.42, places + 0.42
-    ax.hlines(100 * nominal, *ends, color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)), label="claimed")
+    ax.hlines(100 * nominal, *ends, color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)), label="exact draws")
     side_by_side(ax, names, 100 * covered, 100 * quantile * found["se"].to_numpy())
     ax.set_xticks(places, [f"{100 * level:g}%" for level in found["level"].to_numpy()])
     told = (
@@ -60,8 +60,9 @@ def coverage(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
         ax,
         "Coverage of central intervals",
         f"Share of the true coordinates of {int(numbers['num_simulations']):,} simulated sentences that lie within the "
-        "central intervals of the draws, with 95% intervals over sentences. Below the dashes an inference is too sure "
-        "of itself, above them not sure enough.",
+        "central intervals of the draws, with 95% intervals over sentences. Dashes: what exact draws of that number "
+        f"would hold ({', '.join(f'{100 * share:.3g}%' for share in nominal)}). Below them an inference is too sure of "
+        "itself, above them not sure enough.",
         f"Within: {'; '.join(told)}.",
     )
 

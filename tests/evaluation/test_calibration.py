@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sri_pyro.evaluation.calibration import (
+    LEVELS,
     Calibration,
     coordinates_and_densities,
+    counted_interval,
     joint_distribution_test,
     names_of,
     simulated_ranks,
@@ -107,6 +109,25 @@ def test_exact_draws_pass_and_draws_too_narrow_or_wide_fail(factor: float, fails
         exact = 2 * normal.cdf(half) - 1
         # The ends of an interval are quantiles of 199 draws, which lie a little further in or out.
         assert abs(covered.value - exact) < gate(3) * covered.se + (0.0 if factor == 1 else 0.004)
+
+
+@pytest.mark.parametrize("num_draws", [19, 50, 99, 199])
+def test_the_stated_coverage_is_that_of_exact_draws(num_draws: int) -> None:
+    """Oracle: simulation of draws and truth from one law, and the uniform law of ranks, counted place by place.
+
+    Catches the level itself as what is stated, which of 50 or 99 draws no interval between two of them has; and one
+    place too many or too few on a side, which is 2 or 4 points of 100.
+    """
+    num, generator = 40_000, torch.Generator().manual_seed(num_draws)
+    values = torch.randn(num, num_draws + 1, generator=generator)
+    ranks = (values[:, 1:] < values[:, :1]).sum(1, keepdim=True)
+    found = Calibration.of(torch.cat([ranks, ranks, ranks], 1), num_draws, names_of(1), 1)
+    for level, covered, nominal in zip(LEVELS, found.coverage, found.nominal, strict=True):
+        left_out, exact = counted_interval(level, num_draws)
+        inside = [left_out <= rank <= num_draws - left_out for rank in range(num_draws + 1)]
+        assert exact == nominal == pytest.approx(sum(inside) / len(inside))
+        assert abs(exact - level) <= 1 / (num_draws + 1) + 1e-12
+        assert abs(covered.value - exact) <= gate(12) * math.sqrt(exact * (1 - exact) / num)
 
 
 def test_draws_of_the_prior_are_found_by_the_densities_alone() -> None:

@@ -8,7 +8,7 @@ unknown.
 from sri_pyro.evaluation.verdicts.judging import judge
 from sri_pyro.evaluation.verdicts.likelihood import likelihood_is_trusted, refused_sentences
 from sri_pyro.evaluation.verdicts.reading import estimate, number, rounded
-from sri_pyro.evaluation.verdicts.verdict import Level, Verdict
+from sri_pyro.evaluation.verdicts.verdict import Level, Verdict, spoken
 
 __all__ = [
     "Level",
@@ -19,4 +19,5 @@ __all__ = [
     "number",
     "refused_sentences",
     "rounded",
+    "spoken",
 ]

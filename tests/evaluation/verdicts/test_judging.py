@@ -49,12 +49,19 @@ def test_the_worst_comes_first(metrics_of: MetricsOf) -> None:
         levels = [["bad", "caution", "info", "good"].index(each.level) for each in judge(metrics_of(kind))]
         assert levels == sorted(levels)
     metrics = put(metrics_of("healthy"), "posterior_spread_ratio", 0.3, 0.01)
+    metrics["aggregate"]["posterior"] |= {"radius_gap": 0.3, "band": 0.02}
     found = judge(metrics)
+    assert "caution" in [each.level for each in found]
     assert (found[0].topic, found[0].level) == ("short_run", "bad")
     good = [each.topic for each in found if each.level == "good"]
     assert good[:2] == ["likelihood", "code"]
     lines = readable(metrics)
     assert lines[0].startswith("BAD: The inference is over-confident.")
     # The terminal marks as the page does, which calls "info" a note.
-    marks = [line.split(":")[0] for line in lines[: lines.index("")]]
+    said = lines[: lines.index("")]
+    marks = [line.split(":")[0] for line in said if not line.startswith(" ")]
     assert marks == [{"info": "NOTE"}.get(each.level, each.level.upper()) for each in found]
+    advice = [line.strip() for line in said if line.startswith(" ")]
+    wanted = [each.advice for each in found if each.level in ("bad", "caution")]
+    assert advice == [f"what to do: {each}" for each in wanted]
+    assert said[1] == f"  what to do: {found[0].advice}"
