@@ -81,3 +81,13 @@ def shown(value: Any) -> str:
     """A value as TOML shows it, cut short."""
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def are(number: int) -> str:
+    """The verb after a number of things.
+
+    Example:
+        >>> are(1), are(0)
+        ('is', 'are')
+    """
+    return "is" if number == 1 else "are"

@@ -25,6 +25,7 @@ from sri_pyro.evaluation.findings import write_findings
 from sri_pyro.evaluation.netcdf import from_netcdf
 from sri_pyro.evaluation.text_criticism import FEWEST
 from sri_pyro.evaluation.text_statistics import Words
+from sri_pyro.evaluation.verdicts import spoken
 from sri_pyro.evaluation.verdicts.criticism import judge_criticism
 from sri_pyro.models import StandardNormal
 from sri_pyro.numerics.gaussians import Gaussian, moments
@@ -150,4 +151,4 @@ def _words(run: Run, split: Split) -> list[Words]:
 
 def readable_criticism(numbers: Mapping[str, Any]) -> list[str]:
     """What criticism found as lines to be printed."""
-    return [f"{each.mark.upper()}: {each.headline} {each.evidence}" for each in judge_criticism(numbers)]
+    return spoken(judge_criticism(numbers))

@@ -25,7 +25,8 @@ from sri_pyro.evaluation.evidence import infer
 from sri_pyro.evaluation.findings import Findings, Variable, write_findings
 from sri_pyro.evaluation.reference import Reference, reference_posterior
 from sri_pyro.evaluation.scoring import Known, Scores, agreement
-from sri_pyro.evaluation.verdicts.reference import judge_reference
+from sri_pyro.evaluation.verdicts import spoken
+from sri_pyro.evaluation.verdicts.reference import WANTED, judge_reference
 from sri_pyro.inference import HamiltonianChain
 from sri_pyro.target import Target
 from sri_pyro.types import Batch
@@ -279,27 +280,39 @@ def _quality(known: Known) -> dict[str, Any]:
     }
 
 
+UNTRUSTED = "*"
+"""Beside a sentence whose chains may not serve as a reference."""
+
+
 def readable_reference(numbers: Mapping[str, Any]) -> list[str]:
     """References and scores as lines to be printed: verdicts, then a table of systems and sentences."""
-    verdicts = [f"{each.mark.upper()}: {each.headline} {each.evidence}" for each in judge_reference(numbers)]
     width = max(map(len, [*numbers["systems"], "system"])) + 2
-    heads = ("sentence", "KL", "by density", "by moments", "mean off", "sd ratio", "Wasserstein", "floor")
+    heads = ("row", "KL", "by density", "by moments", "mean off", "sd ratio", "Wasserstein", "floor")
     lines = ["system".ljust(width) + "".join(head.rjust(16) for head in heads)]
+    left_out = False
     for name, system in numbers["systems"].items():
-        for row in range(numbers["num_sentences"]):
-            kl = f"{system['kl'][row]:.3f} ± {system['kl_se'][row]:.3f}"
-            exact = system["kl_density"][row]
-            density = "-" if math.isnan(exact) else f"{exact:.3f} ± {system['kl_density_se'][row]:.3f}"
-            rest = [
-                f"{system[key][row]:.3f}"
-                for key in ("kl_moments", "mean_off", "sd_ratio", "wasserstein", "floor")
-            ]
-            lines.append(
-                name.ljust(width) + "".join(cell.rjust(16) for cell in (str(row), kl, density, *rest))
-            )
+        for row, trusted in enumerate(numbers["references"][system["reference"]]["trusted"]):
+            left_out = left_out or not trusted
+            cells = [f"{row}{'' if trusted else UNTRUSTED}", *_scores(system, row)]
+            lines.append(name.ljust(width) + "".join(cell.rjust(16) for cell in cells))
+    if left_out:
+        lines.append(
+            f"{UNTRUSTED} not to be trusted, and left out of the verdicts: a sentence's chains want {WANTED}"
+        )
     legend = (
-        "KL to the posterior in nats, by energy, by the inference's density where it has one, and by moments alone; "
-        "mean off in posterior standard deviations; Wasserstein (sliced) in units of z, and its floor, between two "
-        "halves of the reference"
+        "rows are sentences, the shortest first; KL to the posterior in nats, by energy, by the inference's density "
+        "where it has one, and by moments alone; mean off in posterior standard deviations; Wasserstein (sliced) in "
+        "units of z, and its floor, between two halves of the reference"
     )
-    return [*verdicts, "", *lines, legend]
+    return [*spoken(judge_reference(numbers)), "", *lines, legend]
+
+
+def _scores(system: Mapping[str, Any], row: int) -> list[str]:
+    """A sentence's cells of the table."""
+    exact = system["kl_density"][row]
+    density = "-" if math.isnan(exact) else f"{exact:.3f} ± {system['kl_density_se'][row]:.3f}"
+    rest = ("kl_moments", "mean_off", "sd_ratio", "wasserstein", "floor")
+    return [
+        f"{system['kl'][row]:.3f} ± {system['kl_se'][row]:.3f}", density,
+        *(f"{system[key][row]:.3f}" for key in rest),
+    ]  # fmt: skip

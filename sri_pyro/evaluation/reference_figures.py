@@ -28,12 +28,15 @@ from sri_pyro.evaluation.drawing import (
 )
 from sri_pyro.evaluation.reference import LEAST_ESS, RHAT
 from sri_pyro.evaluation.verdicts import number
+from sri_pyro.evaluation.verdicts.reference import WANTED
 
 Array = NDArray[np.float64]
 COMPARED = 2
 """Sentences whose draws are compared quantile by quantile."""
 QUANTILES = np.linspace(0.005, 0.995, 100)
-LEFT_OUT = " Sentences whose chains are not to be trusted are left out."
+LEFT_OUT = f" Sentences whose chains are not to be trusted are left out: wanted are {WANTED}."
+UNTRUSTED = "*"
+"""Below the axis, at a sentence that is left out."""
 MOST_TICKS = 12
 """Sentences that are named below an axis."""
 
@@ -73,12 +76,13 @@ def rhat(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
     _by_quantity(ax, values, values >= RHAT, "at or above 1.01")
     _others(ax, numbers, "rhat")
     level(ax, RHAT, f"{RHAT:g}: not met above")
-    _sentences(ax, data)
+    _sentences(ax, data, _trusted(numbers))
     return draw(
         ax,
         "Have the chains met?",
         "Rank-normalised split R-hat of every coordinate and of log p(x, z), sentence by sentence. From the dashed "
-        "line on the chains of a sentence still tell where they began, and it has no reference.",
+        "line on the chains of a sentence still tell where they began, and it has no reference."
+        + _starred(numbers),
         f"The largest R-hat is {np.nanmax(values):.3f}.",
     )
 
@@ -93,12 +97,13 @@ def effective_draws(numbers: Mapping[str, Any], data: InferenceResult) -> Panel:
     _by_quantity(ax, values, values < LEAST_ESS, f"fewer than {LEAST_ESS:g}")
     _others(ax, numbers, "ess")
     level(ax, LEAST_ESS, f"{LEAST_ESS:g}: too few below")
-    _sentences(ax, data)
+    _sentences(ax, data, _trusted(numbers))
     return draw(
         ax,
         "What the chains are worth",
         "Independent draws that the chains of a sentence are worth for the centre or the tails of every coordinate and "
-        "of log p(x, z), whichever are fewer. Below the dashed line R-hat itself is not to be trusted.",
+        "of log p(x, z), whichever are fewer. Below the dashed line R-hat itself is not to be trusted."
+        + _starred(numbers),
         f"The fewest are {np.nanmin(values):.0f}.",
     )
 
@@ -234,11 +239,22 @@ def _others(ax: Axes, numbers: Mapping[str, Any], what: str) -> None:
         ax.plot(worst, "_", color=MUTED, markersize=9, label=f"worst of {shortened(name)}")
 
 
-def _sentences(ax: Axes, data: InferenceResult) -> None:
-    """Name sentences below the axis by their lengths."""
+def _trusted(numbers: Mapping[str, Any]) -> list[bool]:
+    """Of every sentence whether the run's own reference is to be trusted."""
+    return list(next(iter(numbers["references"].values()))["trusted"])
+
+
+def _starred(numbers: Mapping[str, Any]) -> str:
+    """What the star says, where there is one."""
+    return "" if all(_trusted(numbers)) else f" {UNTRUSTED}: left out, for wanted are {WANTED}."
+
+
+def _sentences(ax: Axes, data: InferenceResult, trusted: Sequence[bool] | None = None) -> None:
+    """Name sentences below the axis by their lengths; a star marks those that are not to be trusted."""
     tokens = data["constant_data"]["num_tokens"].to_numpy()
-    places = np.arange(0, len(tokens), -(-len(tokens) // MOST_TICKS))
-    ax.set_xticks(places, [str(tokens[place]) for place in places])
+    places = range(0, len(tokens), -(-len(tokens) // MOST_TICKS))
+    stars = ["" if trusted is None or trusted[place] else UNTRUSTED for place in places]
+    ax.set_xticks(places, [f"{tokens[place]}{star}" for place, star in zip(places, stars, strict=True)])
     ax.set_xlim(-0.5, len(tokens) - 0.5)
 
 

@@ -36,6 +36,15 @@ def test_it_prints_a_table_and_leaves_what_the_plots_need(say: Say, trained: Pat
     assert numbers["provenance"]["against"]["other"]["file"] == "best.safetensors"
     assert not (other / "reference.json").exists()
     assert len(numbers["nuts"]) == 1
+    assert (
+        "* not to be trusted, and left out of the verdicts: a sentence's chains want R-hat below 1.01, 400"
+        in said.out
+    )
+    rows = [line.split()[1] for line in lines if line.startswith("own ")]
+    assert rows == [
+        f"{row}{'' if good else '*'}" for row, good in enumerate(numbers["references"]["own"]["trusted"])
+    ]
+    assert "left out, for wanted are R-hat below 1.01" in (run / "report.html").read_text()
     assert "Pyro's NUTS" in said.out
     assert "Have the chains met?" in (run / "report.html").read_text()
 
@@ -73,3 +82,8 @@ def test_verdicts_rest_on_references_that_are_trusted(trusted: bool) -> None:
         assert verdicts[0].headline == "off: far from the posterior."
         assert verdicts[0].evidence.endswith("It is over-confident.")
         assert "3.000 ± 0.071 nats" in verdicts[0].evidence
+    else:
+        assert verdicts[0].evidence.endswith(
+            "wanted are R-hat below 1.01, 400 effective draws and no transition that diverged. Left out of the "
+            "verdicts: row 0 (), row 1 (R-hat 1.300, 30 effective draws)."
+        )

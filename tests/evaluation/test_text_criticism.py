@@ -151,3 +151,22 @@ def test_only_too_few_new_phrases_are_called_copying(own: float, copies: bool) -
     }
     (found,) = [each for each in judge_criticism(texts) if each.topic == "texts"]
     assert ("copies the training text" in found.advice) is copies
+
+
+@pytest.mark.parametrize(("p", "at_most"), [(0.0025, True), (0.005, False)])
+def test_the_least_p_value_is_called_so_and_numbers_have_their_names(p: float, at_most: bool) -> None:
+    """Oracle: of 399 simulations the least p-value is 1 / 400, of eight tests at once 0.02.
+
+    Catches "0.02" for what may be far less, "5.21" without a unit, and 0.000449 that reads as the p-value.
+    """
+    unknown = {"value": 0.000449, "held_out": 0.0, "p": p, "p_holm": 8 * p, "about": "share of unknown words"}
+    unigram = {"value": 5.21, "held_out": 5.25, "p": p, "p_holm": 8 * p, "about": "frequencies of words"}
+    numbers = {
+        "codes": {}, "texts": {"prior": {"unigram": unigram, "unknown": unknown}}, "num_texts": {"prior": 100},
+        "num_held_out": 200, "num_codes": 0, "replicates": 399,
+    }  # fmt: skip
+    (found,) = judge_criticism(numbers)
+    said = f"p-value {'at most ' if at_most else ''}{8 * p:.2g}"
+    assert f"unknown (share of unknown words): 0.000449 against 0 held out, {said}." in found.evidence
+    assert f"shown is their entropy in nats): 5.21 against 5.25 held out, {said};" in found.evidence
+    assert ("none of 399 simulations was as extreme" in found.evidence) is at_most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sri_pyro.evaluation.verdicts.reading import number
@@ -12,6 +12,8 @@ LEVEL = 0.05
 """Chance of any false alarm among the tests of a law, or among the statistics of a text."""
 FEWEST_CODES = 50
 """Codes below which tests that find nothing say little in some dozen dimensions."""
+SHOWN = {"length": "mean number of words", "unigram": "frequencies of words; shown is their entropy in nats"}
+"""What stands for a statistic that is no single number."""
 
 
 def judge_criticism(numbers: Mapping[str, Any]) -> list[Verdict]:
@@ -130,21 +132,46 @@ def _name(statistic: str) -> str:
 
 
 def _codes_in_words(numbers: Mapping[str, Any], tests: Mapping[str, Any], law: str) -> str:
-    said = ", ".join(f"{name} {number(test['p_holm']):.2g}" for name, test in tests.items())
+    said = ", ".join(f"{name} {_p_in_words(numbers, test)}" for name, test in tests.items())
     return (
         f"One code of each of {numbers['num_codes']:,} sentences, of {law}, against as many draws of the prior: "
-        f"p-values for all tests at once are {said}."
+        f"p-values for all tests at once are {said}.{_least_in_words(numbers, tests.values())}"
     )
 
 
 def _texts_in_words(numbers: Mapping[str, Any], checks: Mapping[str, Any], off: list[str]) -> str:
-    shown = off or list(checks)
+    shown = {name: checks[name] for name in off or checks}
     said = "; ".join(
-        f"{_name(name)} {number(checks[name]['value']):.3g}, held out {number(checks[name]['held_out']):.3g} "
-        f"(p {number(checks[name]['p_holm']):.2g})"
-        for name in shown
+        f"{_name(name)}{_about(name, check)}: {number(check['value']):.3g} against {number(check['held_out']):.3g} "
+        f"held out, p-value {_p_in_words(numbers, check)}"
+        for name, check in shown.items()
     )
     return (
         f"{numbers['num_texts']['prior']:,} sentences against halves of {numbers['num_held_out']:,} held-out ones, "
-        f"as these are against each other; p-values are for all statistics at once: {said}."
+        f"as these are against each other; p-values are for all statistics at once. {said[:1].upper()}{said[1:]}."
+        f"{_least_in_words(numbers, shown.values())}"
+    )
+
+
+def _about(name: str, check: Mapping[str, Any]) -> str:
+    """What the numbers of a statistic are, with their unit."""
+    said = SHOWN.get(name) or check.get("about")
+    return f" ({said})" if said else ""
+
+
+def _is_least(numbers: Mapping[str, Any], test: Mapping[str, Any]) -> bool:
+    """Whether nothing simulated was as extreme: the p-value is then as small as so many simulations can make it."""
+    return number(test.get("p")) * (number(numbers.get("replicates")) + 1) < 1.5
+
+
+def _p_in_words(numbers: Mapping[str, Any], test: Mapping[str, Any]) -> str:
+    return f"{'at most ' if _is_least(numbers, test) else ''}{number(test['p_holm']):.2g}"
+
+
+def _least_in_words(numbers: Mapping[str, Any], tests: Iterable[Mapping[str, Any]]) -> str:
+    if not any(_is_least(numbers, test) for test in tests):
+        return ""
+    return (
+        f" Where it says at most, none of {numbers['replicates']:,} simulations was as extreme, and so few can show no "
+        "smaller p-value for so many tests at once."
     )

@@ -6,17 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sri_pyro.evaluation.reference import LEAST_ESS, RHAT
 from sri_pyro.evaluation.verdicts.reading import number, rounded
 from sri_pyro.evaluation.verdicts.verdict import LEVELS, Verdict
 from sri_pyro.types import Estimate
+from sri_pyro.wording import counted
 
 CLOSE, FAR = 0.1, 1.0
 """Nats of KL(inference || posterior): below the first few users of the draws see a difference; above the second the
 draws are of another law. Pinsker: 0.1 nats bound the difference of any probability by 0.22, 1 nat by 0.71."""
+WANTED = f"R-hat below {RHAT:g}, {LEAST_ESS:g} effective draws and no transition that diverged"
+"""Of a sentence's chains that may serve as a reference: see ``Convergence.trusted``."""
 RATIO = 0.1
 """Share by which standard deviations may differ before it is said."""
-ADVICE = (
+LIMITS = (
     "The error is of the draws; other sentences differ. KL by energy takes both laws' entropies for Gaussian."
+)
+ADVICE = (
+    "Do not take its draws for the posterior's; of a short run sri-pyro doctor says whether more or other steps help. "
+    + LIMITS
 )
 
 
@@ -37,7 +45,7 @@ def _chains(name: str, quality: Mapping[str, Any]) -> Verdict:
     rhat, ess = (list(map(number, quality[name])) for name in ("rhat", "ess"))
     evidence = (
         f"R-hat is {max(rhat):.3f} at most, {min(ess):,.0f} effective draws at least, and "
-        f"{100 * max(quality['diverged']):.2g}% of a sentence's transitions diverged at most."
+        f"{100 * max(quality['diverged']):.2g}% of a sentence's transitions diverged at most; wanted are {WANTED}."
     )
     if all(trusted):
         return Verdict(
@@ -47,9 +55,28 @@ def _chains(name: str, quality: Mapping[str, Any]) -> Verdict:
     return Verdict(
         "reference", "caution",
         f"Reference of {name}: the chains of {trusted.count(False)} of {len(trusted)} sentences are not to be trusted.",
-        f"{evidence} These sentences are left out of the verdicts.",
+        f"{evidence} Left out of the verdicts: {', '.join(_failings(rhat, ess, quality))}.",
         "Draw more, and warm up longer: --draws, --warmup.",
     )  # fmt: skip
+
+
+def _failings(rhat: list[float], ess: list[float], quality: Mapping[str, Any]) -> list[str]:
+    """Every sentence that is left out, by its row (the shortest is row 0), and why."""
+    found = []
+    for row, trusted in enumerate(quality["trusted"]):
+        diverged = number(quality["diverged"][row])
+        why = [
+            said
+            for said, fails in (
+                (f"R-hat {rhat[row]:.3f}", not rhat[row] < RHAT),
+                (f"{ess[row]:,.0f} effective draws", not ess[row] >= LEAST_ESS),
+                (f"{100 * diverged:.2g}% diverged", diverged > 0),
+            )
+            if fails
+        ]
+        if not trusted:
+            found.append(f"row {row} ({', '.join(why)})")
+    return found
 
 
 def _nuts(apart: list[float], gate: float) -> Verdict:
@@ -89,9 +116,13 @@ def _system(name: str, system: Mapping[str, Any], quality: Mapping[str, Any]) ->
         sum(system[key][row] for row in rows) / len(rows) for key in ("mean_off", "floor", "wasserstein")
     )
     evidence = (
-        f"KL(inference ‖ posterior) is {rounded(kl)} nats by energy, mean of {len(rows)} sentences; standard "
-        f"deviations are {ratio:.2f} of the posterior's, means {off:.2f} of one off; sliced Wasserstein "
+        f"KL(inference ‖ posterior) is {rounded(kl)} nats by energy, mean of {counted(len(rows), 'sentence')}; "
+        f"standard deviations are {ratio:.2f} of the posterior's, means {off:.2f} of one off; sliced Wasserstein "
         f"distance is {apart:.3f} where two halves of the reference are {floor:.3f} apart."
+    )
+    evidence += (
+        f" Close is below {CLOSE:g} nats, with standard deviations within {RATIO:.0%}; far is above {FAR:g} nat; by "
+        "the 95% interval."
     )
     if ratio < 1 - RATIO:
         evidence += " It is over-confident."
@@ -101,7 +132,7 @@ def _system(name: str, system: Mapping[str, Any], quality: Mapping[str, Any]) ->
     if low > FAR:
         return Verdict("reference", "bad", f"{name}: far from the posterior.", evidence, ADVICE)
     if high < CLOSE and abs(ratio - 1) <= RATIO:
-        return Verdict("reference", "good", f"{name}: close to the posterior.", evidence, ADVICE)
+        return Verdict("reference", "good", f"{name}: close to the posterior.", evidence, LIMITS)
     return Verdict("reference", "caution", f"{name}: not quite the posterior.", evidence, ADVICE)
 
 
