@@ -9,10 +9,11 @@ from typing import Final
 
 from sri_pyro.comparing.rows import Row
 from sri_pyro.config.cost import duration
-from sri_pyro.evaluation.headline import IMPOSSIBLE, plain, ranged
+from sri_pyro.evaluation.headline import plain, ranged
 from sri_pyro.evaluation.metrics import EXACT_DENSITY, GAUSSIAN_ENTROPY
 from sri_pyro.evaluation.paired import Difference, Spread
 from sri_pyro.evaluation.verdicts import rounded
+from sri_pyro.evaluation.verdicts.divergence import impossible
 from sri_pyro.types import Estimate
 
 SHORT: Final = {GAUSSIAN_ENTROPY: "Gaussian entropy", EXACT_DENSITY: "exact density"}
@@ -217,7 +218,7 @@ def printed(rows: Sequence[Row]) -> Table:
 
 def stated(found: Estimate) -> str:
     """An estimate with its error; a divergence that its bias makes impossible is not known."""
-    if found.method == GAUSSIAN_ENTROPY and found.value < -IMPOSSIBLE * found.se:
+    if impossible(found):
         return UNKNOWN
     return rounded(found) if math.isfinite(found.value) else UNKNOWN
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sri_pyro.evaluation.metrics import EXACT_DENSITY, GAUSSIAN_ENTROPY
+from sri_pyro.evaluation.metrics import EXACT_DENSITY, GAUSSIAN_ENTROPY, Z_95
 from sri_pyro.evaluation.verdicts import (
     estimate,
     judge,
@@ -16,8 +16,10 @@ from sri_pyro.evaluation.verdicts import (
     refused_sentences,
     rounded,
 )
+from sri_pyro.evaluation.verdicts.divergence import NAME, impossible
 from sri_pyro.evaluation.verdicts.likelihood import largest_khat
 from sri_pyro.evaluation.verdicts.reading import option
+from sri_pyro.wording import are, counted
 
 METHODS = {
     "self_normalised_importance": "self-normalised importance weights",
@@ -32,11 +34,6 @@ BETWEEN = {
     "simulated_gap": "The lower end is less by the gap of the bounds on as many tokens that the model wrote.",
 }
 """Where the lower end of a perplexity comes from."""
-
-
-IMPOSSIBLE = 4.0
-"""Standard errors below zero at which a KL is known to be wrong by the bias of its entropy; noise alone does that once
-in 30,000 evaluations."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
     for verdict in judge(metrics):
         if (verdict.topic, verdict.level) == ("code", "bad"):
             text += f"; {verdict.headline.rstrip('.')}"
-    at_least = "at least " if 0 < units["count"] < units["of"] else ""
-    return text + f"; {at_least}{units['count']} of {units['of']} latent units are active."
+    count = units["count"]
+    at_least = "at least " if 0 < count < units["of"] else ""
+    return text + f"; {at_least}{count} of {counted(units['of'], 'latent unit')} {are(count)} active."
 
 
 def headline(metrics: Mapping[str, Any]) -> list[Row]:
@@ -91,6 +89,7 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
     dominant = "the choice of sentences" if sampling >= noise else "Monte Carlo noise"
     share = max(sampling, noise) / (sampling + noise) if sampling + noise > 0 else 1.0
     counted = f"{ppl['num_tokens']:,} tokens, ends of sentences counted. "
+    nll = "Negative log-likelihood"
     rows = [
         Row(
             "Perplexity",
@@ -99,7 +98,7 @@ def _likelihood_rows(metrics: Mapping[str, Any]) -> list[Row]:
         )
         if trusted
         else _withheld("Perplexity"),
-        _row("Negative log-likelihood", metrics["nll"], "nats a sentence") if trusted else _withheld("NLL"),
+        _row(nll, metrics["nll"], "nats a sentence") if trusted else _withheld(nll),
     ]
     if "guarantees" in metrics:
         rows += _guaranteed(metrics["guarantees"], int(ppl["num_sentences"]))
@@ -145,11 +144,14 @@ def _guaranteed(found: Mapping[str, Any], num_sentences: int) -> list[Row]:
 
 
 def _between(title: str, found: Mapping[str, Any]) -> Row:
+    ends = [plain(found[name], ".4g") for name in ("lower", "upper")]
+    noise = number(found["log_se_monte_carlo"])
+    safe = plain(number(found["lower"]) * math.exp(-Z_95 * noise), ".4g")
     return Row(
         title,
-        f"{plain(found['lower'], '.4g')} to {plain(found['upper'], '.4g')}",
-        f"{BETWEEN[found['method']]} Errors of either end's logarithm: {plain(found['log_se_monte_carlo'], '.2g')} by "
-        f"Monte Carlo, {plain(found['log_se_sampling'], '.2g')} by the choice of sentences.",
+        f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else f"{ends[1]}, no gap shown",
+        f"{BETWEEN[found['method']]} Errors of either end's logarithm: {plain(noise, '.2g')} by Monte Carlo, so that "
+        f"the lower end may be {safe} (95%); {plain(found['log_se_sampling'], '.2g')} by the choice of sentences.",
     )
 
 
@@ -177,7 +179,7 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """What the code holds."""
     units, information = metrics["active_units"], metrics["mutual_information"]
     trusted = likelihood_is_trusted(metrics)
-    of_model, of_run = "KL(posterior ‖ prior)", "KL(inference ‖ posterior)"
+    of_model, of_run = "KL(posterior ‖ prior)", NAME
     cap = math.log(max(1, int(information["num_samples"])))
     naive = f"Naive count, which noise inflates: {units['naive_count']} (single draws: "
     naive += f"{units['naive_single_draw_count']})"
@@ -192,12 +194,17 @@ def _code_rows(metrics: Mapping[str, Any]) -> list[Row]:
         else _withheld(of_model),
         _row("KL(inference ‖ prior)", metrics["kl_q_prior"]),
         _row(of_run, metrics["kl_q_posterior"]) if trusted else _withheld(of_run),
-        _row("Mutual information, at least", information, f"cannot exceed log n = {cap:.2f}"),
+        _row(
+            "Mutual information, at least",
+            information,
+            f"of sentence and code under the inference's law, so that it may exceed {of_model}, which is of the "
+            f"model's; cannot exceed log n = {cap:.2f}",
+        ),
         Row(
             "Active units, corrected",
             f"{units['count']} of {units['of']} [{units['count']}, {units['at_most']}]",
-            f"Each end holds with 95%, by simultaneous bounds. {naive}; {units['active_eigenvalues']} active "
-            f"directions. {units['num_chains']} chains a sentence.",
+            f"Each end holds with 95%, by simultaneous bounds. {naive}; "
+            f"{counted(units['active_eigenvalues'], 'active direction')}. {units['num_chains']} chains a sentence.",
         ),
     ]
 
@@ -225,7 +232,7 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
             Row(
                 "Chains that diverged",
                 f"{chains:,} of {metrics['divergence']['num_chains']:,}",
-                f"They ran again with shorter steps, on {metrics['divergence']['sentences']:,} sentences.",
+                f"They ran again with shorter steps, on {counted(metrics['divergence']['sentences'], 'sentence')}.",
             )
         )
     if folding is not None:
@@ -233,7 +240,7 @@ def _weight_rows(metrics: Mapping[str, Any]) -> list[Row]:
             Row(
                 "Runs of negative determinant",
                 f"{number(folding['negative_share']):.1%} of runs",
-                f"Steps fold on {folding['folded_sentences']:,} sentences; smallest eigenvalue "
+                f"Steps fold on {counted(folding['folded_sentences'], 'sentence')}; smallest eigenvalue "
                 f"{number(folding['smallest_eigenvalue']):.3g}.",
             )
         )
@@ -281,7 +288,7 @@ def with_ends(record: Mapping[str, Any], name: str, form: str) -> str:
 
 def _row(name: str, record: Mapping[str, Any], note: str = "") -> Row:
     found = estimate(record)
-    if found.method == GAUSSIAN_ENTROPY and found.value < -IMPOSSIBLE * found.se:
+    if impossible(found):
         return Row(
             name,
             "not known",

@@ -28,6 +28,7 @@ from sri_pyro.evaluation.latent_space import passing
 from sri_pyro.evaluation.report_inputs import ReportInputs, load_report_inputs
 from sri_pyro.evaluation.sandwich_figures import sandwich_panels
 from sri_pyro.evaluation.verdicts import Verdict, judge, likelihood_is_trusted
+from sri_pyro.evaluation.which_divergence import which_divergence
 from sri_pyro.writing import atomic_path
 
 Codes = NDArray[Any]
@@ -88,6 +89,14 @@ def render(inputs: ReportInputs, title: str) -> str:
         title=title,
         summary=summary(inputs.metrics),
         rows=headline(inputs.metrics),
+        which_divergence=which_divergence(
+            inputs.metrics,
+            {
+                name: numbers
+                for name, (numbers, _) in inputs.findings.items()
+                if not of_other_weights(numbers, inputs.metrics)
+            },
+        ),
         tabs=tabs(inputs),
         texts=inputs.texts,
         has_code=bool(inputs.metrics["active_units"]["of"]),

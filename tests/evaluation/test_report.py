@@ -112,6 +112,7 @@ def test_a_likelihood_that_failed_is_withheld(run_of: RunOf, evaluation_of: Eval
     withheld = {row.name for row in rows if row.value == "not shown"}
     assert withheld >= {
         "Perplexity",
+        "Negative log-likelihood",  # as it is called where it is shown
         "KL(posterior ‖ prior)",
         "KL(inference ‖ posterior)",
         "Excess over the truth",
@@ -139,6 +140,19 @@ def test_the_page_is_a_function_of_the_files_and_leaves_matplotlib_alone(run_of:
     assert render(inputs, f"Title {HOSTILE}") == page_of(folder)
     assert dict(matplotlib.rcParams) == before
     assert str(folder) not in page_of(folder)
+
+
+def test_a_number_of_one_has_no_plural_and_information_says_whose_it_is(run_of: RunOf) -> None:
+    """Mutual information of the inference above KL(posterior ‖ prior) of the model looks impossible, and is not."""
+    metrics = dict(load_report_inputs(run_of("healthy")).metrics)
+    metrics["active_units"] = {**metrics["active_units"], "count": 1, "active_eigenvalues": 1}
+    notes = {row.name: row.note for row in headline(metrics)}
+    assert "1 active direction." in notes["Active units, corrected"]
+    assert summary(metrics).endswith("at least 1 of 4 latent units is active.")
+    assert (
+        "it may exceed KL(posterior ‖ prior), which is of the model's"
+        in notes["Mutual information, at least"]
+    )
 
 
 def test_refused_sentences_are_named_in_the_summary(run_of: RunOf) -> None:

@@ -19,8 +19,10 @@ from sri_pyro.evaluation.analyses import ANALYSES, examined
 from sri_pyro.evaluation.export import ABOUT
 from sri_pyro.evaluation.findings import read_findings, write_findings
 from sri_pyro.evaluation.report import write_report
+from sri_pyro.evaluation.which_divergence import which_divergence
 from tests.evaluation.analyses import calibration_of, criticism_of, doctor_of, reference_of
 from tests.evaluation.pages import HOSTILE, EvaluationOf, folder_of, read, words
+from tests.evaluation.verdicts.helpers import MetricsOf, put
 
 
 def simulated() -> pd.DataFrame:
@@ -76,8 +78,60 @@ def test_every_analysis_has_a_tab_that_opens_with_its_verdicts(examined_run: Pat
         assert analysis.heading in parts[analysis.tab]
     assert "Between two bounds" in parts["Likelihood"]
     assert "far from the posterior." in parts["Reference"]
-    assert "NOT calibrated." in parts["Calibration"]
+    assert "NOT calibrated, it is over-confident." in parts["Calibration"]
     assert "own: calibrated, as far as 400 simulations tell." in parts["Calibration"]
+
+
+def test_the_page_says_once_which_divergence_to_believe(examined_run: Path, tmp_path: Path) -> None:
+    """Headline, figure by step, Steps and Reference each have one; catches a page that leaves the reader to choose."""
+    text = words((examined_run / "report.html").read_text())
+    assert text.count("KL(inference ‖ posterior) has several numbers on this page.") == 1
+    for said in (
+        "The one above rests on 48 held-out sentences, log p(x) by importance weights and a Gaussian entropy",
+        "The tab Steps rests on 3 validation sentences and a Gaussian entropy",
+        "The tab Reference rests on 2 held-out sentences, by long chains",
+        "Believe that of the tab Reference, for its sentences",
+    ):
+        assert said in text
+    folder = Path(shutil.copytree(examined_run, tmp_path / "copy"))
+    for name in ("doctor", "reference"):
+        for kind in ("json", "nc"):
+            (folder / f"{name}.{kind}").unlink()
+    text = words(write_report(folder).read_text())
+    assert "No one is to be believed as a level" in text
+    assert "tab Steps rests" not in text
+
+
+@pytest.mark.parametrize(
+    ("share_below", "method", "trusted", "said"),
+    [
+        (1.0, "monte_carlo_log_q", [True], "Believe the one above; all others are of fewer sentences."),
+        (0.5, "monte_carlo_log_q", [True], "Believe that of the tab Reference, for its sentences."),
+        (
+            1.0,
+            "gaussian_entropy_lower_estimate",
+            [True, False],
+            "Believe that of the tab Reference, for its sentences;",
+        ),
+        (
+            0.5,
+            "gaussian_entropy_lower_estimate",
+            [False],
+            "No one is to be believed as a level; sri-pyro reference",
+        ),
+    ],
+)
+def test_which_divergence_is_believed_follows_density_weights_and_chains(
+    share_below: float, method: str, trusted: list[bool], said: str, metrics_of: MetricsOf
+) -> None:
+    metrics = put(metrics_of("healthy"), "kl_q_posterior", 0.3, 0.02)
+    metrics["kl_q_posterior"]["method"] = method
+    metrics["khat"]["share_below"] = share_below
+    found = which_divergence(metrics, {"reference": {"references": {"own": {"trusted": trusted}}}})
+    assert said in found
+    assert ("(1 further one left out)" in found) is (False in trusted)
+    metrics["active_units"]["of"] = 0
+    assert which_divergence(metrics, {}) == ""
 
 
 def test_what_is_bad_stands_on_the_first_page_and_the_files_at_the_end(examined_run: Path) -> None:
@@ -87,7 +141,7 @@ def test_what_is_bad_stands_on_the_first_page_and_the_files_at_the_end(examined_
     levels = re.findall(r'<li class="verdict (\w+)">', overview)
     assert levels == sorted(levels, key=["bad", "caution", "info", "good"].index)
     text = words(f"<div>{overview}")
-    assert f"Bad Calibration: {HOSTILE}: NOT calibrated." in text
+    assert f"Bad Calibration: {HOSTILE}: NOT calibrated, it is over-confident." in text
     assert f"Bad Reference: {HOSTILE}: far from the posterior." in text
     assert "Criticism: Inference: its codes differ" in text
     assert "calibrated, as far as" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sri_pyro.evaluation.verdicts.sandwich import sandwich
 from sri_pyro.inference import ShortRunLangevin
 from sri_pyro.models import LatentTextModel, StandardNormal
 from tests.evaluation.conftest import loud_decoder, sentences_of
+from tests.evaluation.verdicts.helpers import MetricsOf
 from tests.oracles import EnumerableText, quadrature
 
 
@@ -60,15 +62,57 @@ def test_a_sandwich_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("gap", "failed", "level"),
-    [(0.02, 0, "good"), (0.3, 0, "caution"), (1.0, 0, "bad"), (0.02, 3, "caution"), (math.nan, 0, "caution")],
-)
+    [
+        (0.02, 0, "good"), (0.3, 0, "caution"), (1.0, 0, "bad"), (0.02, 8, "caution"), (0.02, 3, "info"),
+        (math.nan, 0, "caution"),
+    ],
+)  # fmt: skip
 def test_the_verdict_rests_on_the_gap_and_on_khat(gap: float, failed: int, level: str) -> None:
-    """Per token 0.2 %, 3 % and 10 % of perplexity; 3 of 40 sentences are more than 5 %."""
+    """Per token 0.2 %, 3 % and 10 % of perplexity. Of 40 sentences 8 are shown to be more than 5 %, and 3 are not: the
+    exact intervals are 9.1 % to 35.6 % and 1.6 % to 20.4 %.
+    """
     found = vars(Sandwich.of(column(gap, failed=failed), exact=True))
     verdict = sandwich({"sandwich": {**found, "gap": vars(found["gap"])}})
     assert verdict is not None
     assert verdict.level == level
     assert sandwich({}) is None
+
+
+def few_bounds(metrics: dict[str, Any], gap: float, se: float, failed: int = 1) -> dict[str, Any]:
+    """An evaluation with the bounds of 16 sentences of ten tokens."""
+    found = vars(Sandwich.of(column(gap, n=16, failed=failed), exact=True))
+    own = replace(found["gap"], value=gap, se=se)
+    between = {"lower": 102.5 * math.exp(-max(0.0, gap) / 10), "upper": 102.5, "method": "simulated_gap"}
+    errors = {"log_se_sampling": 0.03, "log_se_monte_carlo": se / 10}
+    estimates = {name: vars(found[name]) for name in ("lower", "upper", "gap_reverse")}
+    return {
+        **metrics,
+        "sandwich": {**found, **estimates, "gap": vars(own)},
+        "perplexity_between": between | errors,
+    }
+
+
+def test_few_simulations_do_not_contradict_a_likelihood_that_is_good(metrics_of: MetricsOf) -> None:
+    """-0.047 ± 0.064 and one k-hat of 16: the exact interval of that share is 0.2% to 30%.
+
+    Catches a caution beside "trustworthy", "lies -0.047 above", and a range from 102.5 to 102.5.
+    """
+    metrics = few_bounds(metrics_of("healthy"), -0.047, 0.064)
+    found = {each.topic: each for each in judge(metrics)}
+    assert (found["sandwich"].level, found["likelihood"].level) == ("info", "good")
+    assert found["sandwich"].headline == "Whether the bounds meet within 1% cannot be told from 16 sentences."
+    assert "the upper less the lower being −0.047 ± 0.064 nats" in found["sandwich"].evidence
+    row = next(row for row in headline(metrics) if row.name == "Perplexity between bounds")
+    assert row.value == "102.5, no gap shown"
+    assert f"the lower end may be {102.5 * math.exp(-1.96 * 0.0064):.4g} (95%)" in row.note
+
+
+def test_bounds_that_are_shown_to_part_make_the_likelihood_one_for_care(metrics_of: MetricsOf) -> None:
+    metrics = few_bounds(metrics_of("healthy"), 0.8, 0.03, failed=0)
+    found = {each.topic: each for each in judge(metrics)}
+    assert found["sandwich"].level == "bad"
+    assert found["likelihood"].level == "caution"
+    assert found["sandwich"].headline in found["likelihood"].evidence
 
 
 def test_simulated_pairs_are_of_the_model() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from sri_pyro.evaluation.verdicts.likelihood import better_weights, likelihood_is_trusted
 from sri_pyro.evaluation.verdicts.reading import estimate, number, rounded
 from sri_pyro.evaluation.verdicts.verdict import Verdict
+from sri_pyro.wording import are
 
 RADIUS_OFF = 0.1
 """Difference of the distribution functions of the radius that samples from the prior will show."""
@@ -31,7 +32,7 @@ def aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
     found = _in_words(metrics, "posterior", "the importance-weighted posterior")
     n, total = _sentences(metrics), int(metrics["perplexity"]["num_sentences"])
     if n < total:
-        found += f" Left out are {total - n:,} of {total:,} sentences whose k-hat fails."
+        found += f" Left out {are(total - n)} {total - n:,} of {total:,} sentences whose k-hat fails."
     if _outside(metrics, "posterior"):
         return Verdict(
             "aggregate", "caution", "Codes of sentences do not fill the prior as the prior's own draws do.", found,
@@ -67,7 +68,8 @@ def run_aggregate(metrics: Mapping[str, Any]) -> Verdict | None:
     if not (trusted and gap > band):
         return Verdict(
             "run_aggregate", "caution", "The inference's codes do not fill the prior.", found,
-            "Whether that is the inference's doing or the model's cannot be told from these weights.",
+            "Whether that is the inference's doing or the model's cannot be told from these weights. "
+            + better_weights(metrics),
         )  # fmt: skip
     moved = estimate(difference["mean_squared_radius"])
     where = "further in" if moved.value < 0 else "further out"

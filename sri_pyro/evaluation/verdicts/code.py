@@ -18,13 +18,17 @@ from sri_pyro.evaluation.verdicts.reading import (
     sentences_to_settle,
 )
 from sri_pyro.evaluation.verdicts.verdict import Verdict
+from sri_pyro.wording import are, counted
 
 NO_CODE = 0.5
 """Nats. Less than one yes-or-no answer (log 2 = 0.69) about a sentence is no code."""
 WEAK_CODE = 1.0
 """Nats up to which a code is weak, whichever side of ``NO_CODE`` it lies on."""
-FEW_UNITS = 0.1
-"""Share of active units below which a code counts as lost."""
+FEW_UNITS, MOST_UNITS = 0.1, 0.5
+"""Shares of active units: up to the first a code counts as lost, from the second on as in use."""
+UNIT_CODE = 0.05
+"""Nats a dimension from which a small code is weak, and not nearly collapsed: the variance of a posterior mean is then
+about 0.1, ten times that of an active unit."""
 ANNEALED = {
     "short_run": "Anneal the noise scale over more epochs or from a lower value; weaken",
     "amortized": "Anneal the KL weight over more epochs, or give it free bits; weaken",
@@ -45,7 +49,8 @@ def code(metrics: Mapping[str, Any]) -> Verdict:
         )  # fmt: skip
     few = count <= FEW_UNITS * of
     active = (
-        f"{count} of {of} units are active after correction for Monte Carlo noise, at most {units['at_most']}"
+        f"{count} of {counted(of, 'unit')} {are(count)} shown to be active after correction for Monte Carlo noise, and "
+        f"at most {units['at_most']} can be"
     )
     if int(units["naive_count"]) > count:
         active += f" (the uncorrected count says {units['naive_count']})"
@@ -74,12 +79,20 @@ def _code_by_divergence(metrics: Mapping[str, Any], few: bool, active: str) -> V
     )
     if high < NO_CODE and few:
         return Verdict("code", "bad", "COLLAPSED: the model ignores its code.", found, _more_code(metrics))
-    if high < NO_CODE:
+    units = metrics["active_units"]
+    spread = int(units["count"]) >= MOST_UNITS * int(units["of"]) and kl.value >= UNIT_CODE * int(units["of"])
+    if high < NO_CODE and not spread:
         return Verdict(
-            "code", "bad", "Nearly collapsed: the code holds next to nothing.", found, _more_code(metrics)
-        )
+            "code", "bad", "Nearly collapsed: the code holds next to nothing.",
+            f"{found} Below {NO_CODE:g} nats it is called weak, and not nearly collapsed, where it holds {UNIT_CODE:g} "
+            f"nats a dimension ({UNIT_CODE * int(units['of']):g} here) and half of its units are active.",
+            _more_code(metrics),
+        )  # fmt: skip
     if low < NO_CODE and high < WEAK_CODE:
-        return Verdict("code", "caution", "The code is weak.", found, _more_code(metrics))
+        return Verdict(
+            "code", "caution", "The code is weak.", f"{found} {NO_CODE:g} nats are less than one yes-or-no answer.",
+            _more_code(metrics),
+        )  # fmt: skip
     if low < NO_CODE:
         return Verdict(
             "code", "caution", f"Whether the code is collapsed cannot be told from {n:,} sentences.", found,
@@ -97,18 +110,36 @@ def _code_by_divergence(metrics: Mapping[str, Any], few: bool, active: str) -> V
 
 def _code_by_units(metrics: Mapping[str, Any], few: bool, active: str) -> Verdict:
     """The same where KL(posterior ‖ prior) rests on weights that failed."""
-    information = estimate(metrics["mutual_information"])
+    information, units = estimate(metrics["mutual_information"]), metrics["active_units"]
+    low, share = interval(information)[0], f"{units['count']} of {counted(int(units['of']), 'unit')}"
     found = (
-        f"{active}. KL(posterior ‖ prior) rests on the importance weights, which are not to be trusted here."
+        f"{active}. The mutual information of sentence and code is {rounded(information)} nats, a lower bound; both "
+        "are of the inference's codes. KL(posterior ‖ prior) rests on the importance weights, which are not to be "
+        "trusted here."
     )
-    if not few or interval(information)[0] > 0:
-        if few:
-            found += f" The mutual information is {rounded(information)} nats, a lower bound."
+    first = "How much it holds needs a likelihood that can be trusted: see the verdict on it."
+    if int(units["count"]) >= MOST_UNITS * int(units["of"]) and low > NO_CODE:
         return Verdict(
-            "code", "caution", "The code is in use; how much it holds is unknown.", found,
-            "Get a likelihood that can be trusted first.",
+            "code",
+            "good",
+            f"The code is in use: {share} {are(units['count'])} active; how much it holds is unknown.",
+            found,
+            first,
+        )
+    asked = (
+        f" To count as in use, half of the units are wanted and {NO_CODE:g} nats that are more than chance."
+    )
+    if low > 0:
+        return Verdict(
+            "code", "caution", f"The code holds something, how much is unknown: {share} {are(units['count'])} active.",
+            found + asked, first,
         )  # fmt: skip
-    if shown_inactive(metrics["active_units"]):
+    if not few:
+        return Verdict(
+            "code", "caution", f"There is hardly a sign that the code is in use: {share} {are(units['count'])} active.",
+            found + asked, first,
+        )  # fmt: skip
+    if shown_inactive(units):
         return Verdict("code", "bad", "The code looks collapsed.", found, _more_code(metrics))
     n = int(metrics["perplexity"]["num_sentences"])
     return Verdict(

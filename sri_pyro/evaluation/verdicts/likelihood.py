@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sri_pyro.evaluation.verdicts.reading import number, option
+from sri_pyro.evaluation.verdicts.sandwich import sandwich
 from sri_pyro.evaluation.verdicts.verdict import Verdict
 
 FAILED_BAD = 0.1
 """Share of sentences with a high k-hat from which a likelihood is a bound, and not an estimate."""
+LADDER = "with --target-se 0.1 (the estimator 'ladder', which spends on each sentence what that needs)"
+"""What helps against heavy tails at the least cost."""
 FEW_DRAWS = 30
 """Effective draws below which the error of log p(x) is itself unknown."""
 
@@ -48,6 +51,13 @@ def likelihood(metrics: Mapping[str, Any]) -> Verdict:
         return Verdict(
             "likelihood", "caution", "The likelihood can be used, with care.", found,
             f"sentences.csv has every k-hat. {better_weights(metrics)}",
+        )  # fmt: skip
+    bounds = sandwich(metrics)
+    if bounds is not None and bounds.level in ("bad", "caution"):
+        return Verdict(
+            "likelihood", "caution", "The likelihood can be used, with care: its weights are good, its bounds are not.",
+            f"{found} But of the bounds on the model's own text: {bounds.headline}",
+            f"See the verdict on the bounds. {better_weights(metrics)}",
         )  # fmt: skip
     return Verdict(
         "likelihood", "good", "The likelihood is trustworthy.", found,
@@ -116,12 +126,13 @@ def _refused(metrics: Mapping[str, Any]) -> Verdict:
             "that several starts end in one place and its weights would over-state p(x). Of all runs "
             f"{number(folding['negative_share']):.1%} have a map of negative determinant; the smallest eigenvalue of a "
             f"step is {number(folding['smallest_eigenvalue']):.3g}.",
-            "Evaluate with the estimator 'gaussian', which does not need steps that are one-to-one, or 'annealed'.",
+            f"Evaluate {LADDER}, or with the estimator 'gaussian' or 'annealed': none of them needs steps that are "
+            "one-to-one.",
         )  # fmt: skip
     return Verdict(
         "likelihood", "bad", "There is no likelihood: the estimator refused.",
         f"There is no estimate of log p(x) {on}.",
-        "See log_px in sentences.csv; evaluate with the estimator 'gaussian' or 'annealed'.",
+        f"See log_px in sentences.csv; evaluate {LADDER}, or with the estimator 'gaussian' or 'annealed'.",
     )  # fmt: skip
 
 
@@ -129,13 +140,14 @@ def better_weights(metrics: Mapping[str, Any]) -> str:
     """What else to try, which is never what was tried."""
     kind = option(metrics, "evaluation", "estimator", "kind")
     if kind == "annealed":
-        return "Raise num_samples and temperatures of the estimator 'annealed'."
+        return f"Raise num_samples and temperatures of the estimator 'annealed', or evaluate {LADDER}."
     if kind == "ladder":
         return (
             "Raise chains and conditional_ess of the estimator 'ladder', or its most_samples and most_chains."
         )
     if kind == "jacobian":
         return (
-            "Evaluate with the estimator 'gaussian' or 'annealed'; 'jacobian' is kept for comparison alone."
+            f"Evaluate {LADDER}, or with the estimator 'gaussian' or 'annealed'; 'jacobian' is kept for comparison "
+            "alone."
         )
-    return "Raise num_samples, or evaluate with the estimator 'annealed'."
+    return f"Evaluate {LADDER}; or raise num_samples, or take the estimator 'annealed'."

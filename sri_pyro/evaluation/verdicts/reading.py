@@ -12,11 +12,6 @@ from sri_pyro.types import Estimate
 
 WORTH_MORE = 100
 """An estimate so near a threshold that so many times the sentences are wanted will not be settled by more."""
-BIASED_LOW = (
-    "biased low by construction (Gaussian entropy), so it shows no evidence of a gap and cannot certify "
-    "its absence"
-)
-"""What a KL from a Gaussian entropy says where it is not shown to lie above zero."""
 
 
 def estimate(record: Mapping[str, Any] | None) -> Estimate:

@@ -16,7 +16,7 @@ def test_a_collapsed_model_is_called_collapsed(metrics_of: MetricsOf) -> None:
     found = verdict(metrics, "code")
     assert found.level == "bad"
     assert found.headline == "COLLAPSED: the model ignores its code."
-    assert "0 of 4 units are active after correction" in found.evidence
+    assert "0 of 4 units are shown to be active after correction" in found.evidence
     assert "the uncorrected count says 4" in found.evidence
     assert verdict(metrics, "likelihood").level == "good"
 
@@ -25,7 +25,9 @@ def test_a_collapsed_model_is_called_collapsed(metrics_of: MetricsOf) -> None:
     ("kl", "se", "count", "headline"),
     [
         (0.30, 0.05, 0, "COLLAPSED: the model ignores its code."),  # upper end 0.398
-        (0.30, 0.05, 4, "Nearly collapsed: the code holds next to nothing."),
+        (0.30, 0.05, 1, "Nearly collapsed: the code holds next to nothing."),
+        (0.30, 0.05, 2, "The code is weak."),  # half of the units, and 0.075 nats for each of four
+        (0.15, 0.05, 4, "Nearly collapsed: the code holds next to nothing."),  # 0.0375 nats for each
         (0.45, 0.05, 0, "The code is weak."),  # upper end 0.548: not shown to be below
         (0.70, 0.05, 4, "Not collapsed: reading a sentence moves its code by 0.7 nats."),
         (0.55, 0.05, 4, "The code is weak."),  # lower end 0.452
@@ -92,8 +94,11 @@ def test_mutual_information_shows_a_code_where_few_sentences_show_no_unit(metric
 @pytest.mark.parametrize(
     ("kind", "level", "headline"),
     [
-        ("seen", "caution", "The code is in use; how much it holds is unknown."),
-        ("informative", "caution", "The code is in use; how much it holds is unknown."),
+        ("seen", "good", "The code is in use: 4 of 4 units are active; how much it holds is unknown."),
+        ("one unit", "caution", "The code holds something, how much is unknown: 1 of 4 units is active."),
+        ("little", "caution", "The code holds something, how much is unknown: 4 of 4 units are active."),
+        ("mute", "caution", "There is hardly a sign that the code is in use: 1 of 4 units is active."),
+        ("informative", "caution", "The code holds something, how much is unknown: 0 of 4 units are active."),
         ("silent", "bad", "The code looks collapsed."),
         ("undecided", "caution", "Whether the code is collapsed cannot be told from 48 sentences."),
     ],
@@ -101,10 +106,21 @@ def test_mutual_information_shows_a_code_where_few_sentences_show_no_unit(metric
 def test_collapse_is_not_judged_by_weights_that_failed(
     kind: str, level: str, headline: str, metrics_of: MetricsOf
 ) -> None:
-    """A KL of 5 nats from bad weights is no sign of life."""
+    """A KL of 5 nats from bad weights is no sign of life, and a unit of many none of a code in use.
+
+    Catches the program that calls a code in use by 1 of 8 units, where mutual information is 0.001 ± 0.015.
+    """
     metrics = put(metrics_of("healthy"), "kl_posterior_prior", 5.0, 0.1)
     metrics["khat"]["share_below"] = 0.5
-    if kind != "seen":
+    if kind in ("seen", "one unit"):
+        metrics = put(metrics, "mutual_information", 2.0, 0.05)
+    if kind in ("one unit", "mute"):
+        metrics["active_units"]["count"] = 1
+    if kind == "little":  # 0.28 to 0.36: more than chance, and less than the half nat that is wanted
+        metrics = put(metrics, "mutual_information", 0.32, 0.02)
+    if kind == "mute":
+        metrics = put(metrics, "mutual_information", 0.001, 0.015)
+    if kind in ("silent", "undecided", "informative"):
         metrics = silent(metrics, -0.03 if kind == "undecided" else -0.002)
     if kind == "informative":
         metrics = put(metrics, "mutual_information", 0.5, 0.02)

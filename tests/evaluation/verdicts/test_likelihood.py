@@ -37,6 +37,9 @@ def test_other_ways_in_which_a_likelihood_is_wanting(metrics_of: MetricsOf) -> N
     assert not likelihood_is_trusted(refused)
 
 
+LADDER = "with --target-se 0.1 (the estimator 'ladder', which spends on each sentence what that needs)"
+
+
 def with_estimator(metrics: Metrics, kind: str) -> Metrics:
     configuration = {"evaluation": {"estimator": {"kind": kind}}}
     return {**metrics, "provenance": {"configuration": configuration}}
@@ -103,9 +106,14 @@ def test_an_infinite_khat_is_told_from_an_unknown_one(metrics_of: MetricsOf) -> 
 @pytest.mark.parametrize(
     ("kind", "advice"),
     [
-        ("gaussian", "Raise num_samples, or evaluate with the estimator 'annealed'."),
-        ("annealed", "Raise num_samples and temperatures of the estimator 'annealed'."),
-        ("jacobian", "Evaluate with the estimator 'gaussian' or 'annealed'; 'jacobian' is kept for comparison alone."),
+        ("gaussian", f"Evaluate {LADDER}; or raise num_samples, or take the estimator 'annealed'."),
+        ("annealed", f"Raise num_samples and temperatures of the estimator 'annealed', or evaluate {LADDER}."),
+        (
+            "jacobian",
+            f"Evaluate {LADDER}, or with the estimator 'gaussian' or 'annealed'; 'jacobian' is kept for comparison "
+            "alone.",
+        ),
+        ("ladder", "Raise chains and conditional_ess of the estimator 'ladder', or its most_samples and most_chains."),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("share_below", [0.95, 0.5])
@@ -114,4 +122,6 @@ def test_nobody_is_advised_to_do_what_was_done(
 ) -> None:
     metrics = with_estimator(metrics_of("healthy"), kind)
     metrics["khat"] |= {"share_below": share_below, "failed_sentences": 2}
-    assert verdict(metrics, "likelihood").advice.endswith(advice)
+    found = verdict(metrics, "likelihood").advice
+    assert found.endswith(advice)
+    assert ("--target-se" in found) is (kind != "ladder")  # the option that the command line has

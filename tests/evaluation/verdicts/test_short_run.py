@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sri_pyro.evaluation.verdicts import judge
+from sri_pyro.evaluation.verdicts.short_run import NARROW_BAD
 from tests.evaluation.verdicts.helpers import MetricsOf, put, verdict
 
 
@@ -22,6 +23,7 @@ def test_a_cold_run_is_called_over_confident(metrics_of: MetricsOf) -> None:
     assert "Anneal the noise scale up to 1" in found.advice
     assert metrics["posterior_spread_ratio"]["value"] < 0.5
     metrics["posterior_spread_ratio"]["num_samples"] = 3
+    metrics["khat"]["share_below"] = 1.0
     untold = "The inference is off the posterior; whether too wide or too narrow cannot be told."
     assert verdict(metrics, "short_run").headline == untold
 
@@ -30,9 +32,11 @@ def test_a_cold_run_is_called_over_confident(metrics_of: MetricsOf) -> None:
     ("ratio", "kl", "noise", "level", "start"),
     [
         (1.0, 0.1, 1.0, "good", "The inference's variance is within 10% of the posterior's."),
-        (0.8, 0.1, 1.0, "caution", "The inference is over-confident."),
+        (0.87, 0.1, 1.0, "caution", "The inference is over-confident."),
+        (0.83, 0.1, 1.0, "caution", "The inference is over-confident."),  # 0.81 to 0.85, across 1 / 1.2
+        (0.8, 0.1, 1.0, "bad", "The inference is over-confident."),  # 0.78 to 0.82
         (0.3, 0.1, 1.0, "bad", "The inference is over-confident."),
-        (0.8, 3.0, 1.0, "bad", "The inference is over-confident."),
+        (0.87, 3.0, 1.0, "bad", "The inference is over-confident."),
         (
             1.0,
             0.1,
@@ -138,3 +142,17 @@ def test_rest_is_judged_by_the_last_quarter(
     assert verdict(metrics, "rest").headline.startswith(start)
     metrics["short_run"] = None
     assert verdict(metrics, "rest").level == "info"
+
+
+def test_severity_follows_size_and_names_its_thresholds(metrics_of: MetricsOf) -> None:
+    """Oracle: the normal law. At 1 / 1.2 of the variance a 95% interval misses 2 (1 - Phi(1.96 / sqrt(1.2))) = 7.4%.
+
+    Catches a verdict that praises 10% as if it were the outcome of a test.
+    """
+    missed = math.erfc(1.959964 / math.sqrt(2 * NARROW_BAD))
+    assert 0.07 < missed < 0.075
+    narrow = verdict(put(metrics_of("healthy"), "posterior_spread_ratio", 0.8, 0.01), "short_run")
+    assert "A ratio from 0.91 on would pass; one below 0.83 is bad" in narrow.evidence
+    assert "miss more than 7% of it" in narrow.evidence
+    right = verdict(put(metrics_of("healthy"), "posterior_spread_ratio", 1.0, 0.01), "short_run")
+    assert "From 0.91 to 1.10 is a tolerance and no test" in right.evidence
