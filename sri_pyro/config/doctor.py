@@ -22,6 +22,7 @@ from sri_pyro.evaluation.doctor import DoctorOptions, examine, without_steps
 from sri_pyro.evaluation.doctor_runs import Dynamics
 from sri_pyro.evaluation.evidence import COLUMNS
 from sri_pyro.evaluation.findings import Findings, write_findings
+from sri_pyro.evaluation.verdicts import spoken
 from sri_pyro.evaluation.verdicts.doctor import judge_doctor
 from sri_pyro.evaluation.verdicts.doctor_advice import advice
 from sri_pyro.inference import PersistentLangevin, ShortRunLangevin
@@ -132,5 +133,4 @@ def dynamics_of(inference: nn.Module) -> Dynamics | None:
 
 def readable_doctor(numbers: Mapping[str, Any]) -> list[str]:
     """What the doctor found as lines to be printed: the verdicts, and the advice last."""
-    verdicts = [f"{each.mark.upper()}: {each.headline} {each.evidence}" for each in judge_doctor(numbers)]
-    return [*verdicts, "", f"advice: {numbers['advice']}"]
+    return [*spoken(judge_doctor(numbers)), "", f"advice: {numbers['advice']}"]

@@ -32,7 +32,7 @@ def which_divergence(metrics: Mapping[str, Any], findings: Mapping[str, Mapping[
         others.append(
             "The figure by step of the tab Inference rests on few sentences and a Gaussian entropy."
         )
-    if steps is not None and steps["num_steps"]:
+    if steps is not None and steps["num_steps"] and steps.get("grid") is not None:
         others.append(
             f"The tab Steps rests on {counted(steps['num_sentences'], 'validation sentence')} and a Gaussian entropy, "
             "at steps of its own: take its differences between steps, and not its level."

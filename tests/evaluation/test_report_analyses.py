@@ -130,6 +130,13 @@ def test_which_divergence_is_believed_follows_density_weights_and_chains(
     found = which_divergence(metrics, {"reference": {"references": {"own": {"trusted": trusted}}}})
     assert said in found
     assert ("(1 further one left out)" in found) is (False in trusted)
+    withheld = {
+        "num_steps": 20,
+        "num_sentences": 16,
+        "grid": None,
+    }  # by the doctor, of draws of several modes
+    assert "tab Steps" not in which_divergence(metrics, {"doctor": withheld})
+    assert "tab Steps" in which_divergence(metrics, {"doctor": {**withheld, "grid": {}}})  # positive control
     metrics["active_units"]["of"] = 0
     assert which_divergence(metrics, {}) == ""
 
