@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measurements import accuracy, cuda, evidence, growth, hessian, langevin, memory, million, tail
+from benchmarks.measurements import (
+    accuracy,
+    cuda,
+    evidence,
+    growth,
+    hessian,
+    langevin,
+    memory,
+    million,
+    parts,
+    tail,
+)
 from benchmarks.measurements.measurement import Measurement, Run
 
 MEASUREMENTS: tuple[Measurement, ...] = (
     *accuracy.MEASUREMENTS,
     *langevin.MEASUREMENTS,
+    *parts.MEASUREMENTS,
     *tail.MEASUREMENTS,
     *hessian.MEASUREMENTS,
     *evidence.MEASUREMENTS,
