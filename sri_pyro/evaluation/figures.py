@@ -31,6 +31,7 @@ from sri_pyro.evaluation.verdicts import number
 
 Array = NDArray[Any]
 
+UNTOLD = "No number for all sentences is given: their importance weights are not to be trusted."
 MOST_POINTS = 1500
 """Sentences drawn one by one; of more, a part, so that the page stays light."""
 FEW_POINTS = 150
@@ -138,7 +139,7 @@ def by_length(table: pd.DataFrame, with_code: bool, trusted: bool) -> list[Panel
         "Negative log-likelihood per token by length",
         "Each dot is a sentence, the end of the sentence counted as a token; crosses are means over sentences of like "
         "length with two standard errors." + line + _thinned(table),
-        f"Per token, sentences have {np.nanmedian(nll):.2f} nats in the median.",
+        f"Per token, sentences have {np.nanmedian(nll):.2f} nats in the median." if trusted else UNTOLD,
     )
     if not with_code:
         return [first]
@@ -151,7 +152,7 @@ def by_length(table: pd.DataFrame, with_code: bool, trusted: bool) -> list[Panel
         "What the code holds, by length",
         "Nats that a sentence's posterior has over the prior. A code of content grows with length; one of length alone "
         "does not.",
-        f"The mean is {np.nanmean(nats):.2f} nats.",
+        f"The mean is {np.nanmean(nats):.2f} nats." if trusted else UNTOLD,
     )
     return [first, second]
 

@@ -27,6 +27,16 @@ def test_many_sentences_are_drawn_in_part_but_for_those_that_fail(
     assert len(re.findall(r"<use[^>]*var\(--alarm\)", alarmed.svg)) == 48 + 1  # the legend has one
 
 
+def test_lengths_tell_no_mean_of_weights_that_are_not_to_be_trusted(run_of: RunOf) -> None:
+    """Not to those who cannot see the figure either, and no line of the perplexity."""
+    table = load_report_inputs(run_of("healthy")).table
+    told, untold = (figures.by_length(table, with_code=True, trusted=trusted) for trusted in (True, False))
+    assert all(re.search(r"\d nats", panel.alt) for panel in told)
+    assert not any(re.search(r"\d", panel.alt) for panel in untold)
+    assert "log perplexity" in told[0].svg
+    assert "log perplexity" not in untold[0].svg
+
+
 def blue_markers(svg: str) -> int:
     """How many markers of a drawing have the page's first colour; ticks are markers too, of another."""
     return len(re.findall(r"<use[^>]*fill: var\(--first\)", svg))
