@@ -116,7 +116,7 @@ def examine(
             watch(taken, total)
 
     with evaluating(model):
-        targets: list[Target] = [model.target(batch.to(device)) for batch in batches]  # type: ignore[operator]
+        targets: list[Target] = [model.target(batch.to(device)) for batch in batches]  # type: ignore[operator]  # a module with target(batch)
         if not targets[0].dim:
             raise ValueError("the model has no z, and so no steps to examine.")
         chains = options.chains(targets[0].dim)

@@ -46,12 +46,12 @@ def _grid(elements: int) -> tuple[int]:
 
 
 @triton.jit
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+def _sigmoid(x):  # type: ignore[no-untyped-def]  # Triton types them
     return 1.0 / (1.0 + libdevice.exp(-x))
 
 
 @triton.jit
-def _forward(  # type: ignore[no-untyped-def]
+def _forward(  # type: ignore[no-untyped-def]  # Triton types them
     gates, token, code, before, cell, squashed, hidden, elements, units, draws, block: tl.constexpr
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
@@ -81,12 +81,12 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _gain(total, at, change, live):  # type: ignore[no-untyped-def]
+def _gain(total, at, change, live):  # type: ignore[no-untyped-def]  # Triton types them
     tl.store(total + at, tl.load(total + at, live) + change, live)
 
 
 @triton.jit
-def _reverse(  # type: ignore[no-untyped-def]
+def _reverse(  # type: ignore[no-untyped-def]  # Triton types them
     gates, before, squashed, hidden_grad, later, cell_grad, total, elements, units, block: tl.constexpr
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)

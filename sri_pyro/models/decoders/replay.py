@@ -83,7 +83,7 @@ class _Studio:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         with torch.cuda.device(device):
             self._room = torch.cuda.graph_pool_handle()
         self._keeper, _ = self.record(lambda: (torch.zeros(1, device=device),))
