@@ -45,8 +45,8 @@ def compiling_is_off() -> bool:
 def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
     """The functions of a C file, compiled for this processor; None without a compiler, or if it fails.
 
-    The library is kept in ``compiled`` of the ``cache_folder`` under a digest of all that determines it: source,
-    compiler, flags and processor. Where that folder cannot be written it is made for this process alone.
+    The library is kept in ``compiled`` of the ``cache_folder`` under a digest of all that determines it: source and
+    headers beside it, compiler, flags and processor. Where that folder cannot be written it is made for this process alone.
 
     Args:
         source: The C file.
@@ -82,8 +82,9 @@ def _digest(source: Path, compiler: str, options: list[str]) -> str:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, check=True, timeout=TIMEOUT_S
     ).stdout
+    headers = sorted(source.parent.glob("*.h"))
     parts = [
-        source.read_bytes(),
+        *(path.read_bytes() for path in (source, *headers)),
         compiler.encode(),
         version,
         " ".join(options).encode(),

@@ -45,7 +45,7 @@ class Cells(NamedTuple):
 
 def cells_for(like: Tensor) -> Cells:
     """The fastest cells for tensors of this device and type."""
-    if _plain.get():
+    if plain_is_wanted():
         return PLAIN
     if like.device.type == "cuda":
         return _fused(like.device, like.dtype) or PLAIN
@@ -54,6 +54,11 @@ def cells_for(like: Tensor) -> Cells:
 
 
 _plain = ContextVar("plain", default=False)
+
+
+def plain_is_wanted() -> bool:
+    """Whether PyTorch's operations alone are to be used for a while."""
+    return _plain.get()
 
 
 @contextmanager

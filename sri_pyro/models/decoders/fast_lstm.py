@@ -11,6 +11,7 @@ of one time step side by side; R = S B rows, the draws of a sentence side by sid
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from sri_pyro.models.decoders import lstm_hessian
-from sri_pyro.models.decoders.cells import cells_for
+from sri_pyro.models.decoders.cells import cells_for, plain_is_wanted
+from sri_pyro.models.decoders.compiled_lstm import CompiledLSTM, compiled
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
 from sri_pyro.models.decoders.frozen_tail import Softmax
 from sri_pyro.models.decoders.inputs import require_tokens
@@ -126,6 +128,8 @@ class ConditionedLSTM:
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
         self._require(z)
+        if (whole := self._compiled(z)) is not None:
+            return whole.value(z)
         values = []
         for part in self._parts(z):
             z_RD = self.rows(part)
@@ -140,10 +144,25 @@ class ConditionedLSTM:
         self._require(z)
         if softmax is not None:  # it remembers every hidden state, so that its draws are never parted
             return self._swept((z,), softmax)
-        value, grad = self.replay(self._exact, z, variant=cells_for(z))
+        if (whole := self._compiled(z)) is not None:
+            return whole.value_and_grad(z)
+        value, grad = self.replay(self.by_operations, z, variant=cells_for(z))
         return value, grad
 
-    def _exact(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _compiled(self, z: Tensor) -> CompiledLSTM | None:
+        """The same in one compiled call, where that can be."""
+        single = z.device.type == "cpu" and z.dtype == self.output_weight_VH.dtype == torch.float32
+        return self._laid_out if single and not plain_is_wanted() else None
+
+    @functools.cached_property
+    def _laid_out(self) -> CompiledLSTM | None:
+        functions = compiled()
+        return CompiledLSTM.of(self, functions) if functions else None
+
+    @torch.no_grad()
+    def by_operations(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``value_and_grad`` gives, operation by operation."""
+
         def softmax(states: Tensor) -> tuple[Tensor, Tensor]:
             return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
 
