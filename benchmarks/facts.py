@@ -50,7 +50,7 @@ def sources_digest() -> str:
     digest = hashlib.sha256()
     for folder in ("sri_pyro", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".c"):
+            if path.suffix in (".py", ".c", ".h"):
                 digest.update(f"{path.relative_to(ROOT)}\n".encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -29,6 +29,7 @@ FLAGS = (
     "-fno-trapping-math",
     "-ffp-contract=fast",
     "-shared",
+    "-pthread",
     "-fPIC",
 )
 WIDE = ("-mprefer-vector-width=512",)
@@ -46,7 +47,8 @@ def library(source: Path, *definitions: str) -> ctypes.CDLL | None:
     """The functions of a C file, compiled for this processor; None without a compiler, or if it fails.
 
     The library is kept in ``compiled`` of the ``cache_folder`` under a digest of all that determines it: source and
-    headers beside it, compiler, flags and processor. Where that folder cannot be written it is made for this process alone.
+    headers beside it, compiler, flags and processor. Where that folder cannot be written it is made for this process
+    alone.
 
     Args:
         source: The C file.

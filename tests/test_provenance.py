@@ -11,6 +11,7 @@ def package(folder: Path) -> Path:
         (folder / name / "part.py").write_text("x = 1\n")
     (folder / "step.py").write_text("y = 2\n")
     (folder / "models" / "cells.c").write_text("int z;\n")
+    (folder / "models" / "cells.h").write_text("int y;\n")
     return folder
 
 
@@ -21,13 +22,14 @@ def test_it_changes_with_every_file_that_numbers_depend_on(tmp_path: Path) -> No
     for name, text in [
         ("models/part.py", "x = 3\n"),
         ("models/cells.c", "long z;\n"),
+        ("models/cells.h", "long y;\n"),
         ("step.py", "x = 3\n"),
         ("models/part.py", "y = 2\n"),  # the two have changed places
         ("models/new.py", ""),
     ]:
         (folder / name).write_text(text)
         seen.add(source_digest(folder))
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 def test_it_does_not_change_with_what_only_shows(tmp_path: Path) -> None:

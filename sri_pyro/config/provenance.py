@@ -66,7 +66,7 @@ def source_digest(package: Path | None = None) -> str:
         package: Its folder; this library's own by default.
     """
     folder = package or Path(sri_pyro.__path__[0])
-    files = (path for end in ("py", "c") for path in folder.rglob(f"*.{end}"))
+    files = (path for end in ("py", "c", "h") for path in folder.rglob(f"*.{end}"))
     named = {path.relative_to(folder).as_posix(): path for path in files}
     digest = hashlib.sha256()
     for name in sorted(named):

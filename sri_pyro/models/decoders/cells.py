@@ -22,7 +22,7 @@ from sri_pyro.compiling import compiling_is_off, library
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("cells.c")
+SOURCE = Path(__file__).parent / "native" / "cells.c"
 MOST_THREADS = 4
 """A compiled cell runs on one thread; with more than so many, PyTorch's operations share the work better."""
 

@@ -1,10 +1,10 @@
 r"""The fast route in single precision on a processor, compiled: log p(x | z) and its z-gradient in one call.
 
-What ``fast_lstm`` computes operation by operation, ``lstm.c`` computes in one pass, with products of its own, whose
-results go on being used while they are in the nearest cache. Nothing is kept but what is returned, and the memory
-that a call takes does not grow with the number of draws.
+What ``fast_lstm`` computes operation by operation, ``native/lstm.c`` computes in one pass, with products of its own,
+whose results go on being used while they are in the nearest cache. Nothing is kept but what is returned, and the
+memory that a call takes does not grow with the number of draws.
 
-Axes: as in ``fast_lstm``; P columns of a panel.
+Axes: as in ``fast_lstm``.
 """
 
 from __future__ import annotations
@@ -13,39 +13,43 @@ import ctypes
 import functools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sri_pyro.compiling import library
+from sri_pyro.models.decoders import compiled_layer
+from sri_pyro.models.decoders.compiled_layer import FOLDER, CompiledLayer, LayerStructure, padded, panels
 
 if TYPE_CHECKING:
     from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("lstm.c")
-_NUMBERS = ("draws", "sentences", "dim", "units", "steps", "words", "hidden_wiring", "threads")
+_NUMBERS = ("draws", "sentences", "dim", "steps", "hidden_wiring", "threads")
 _PLACES = (
-    "order", "counts", "begin", "end", "start_bias", "recurrent", "back", "logits", "means", "bias", "token",
-    "target_weight", "target_bias", "mask", "z", "value", "grad",
+    "order", "counts", "begin", "end", "start_bias", "recurrent", "back", "token", "target_weight", "target_bias",
+    "mask", "z", "value", "grad", "states",
 )  # fmt: skip
 
 
-class _Likelihood(ctypes.Structure):
+class LikelihoodStructure(ctypes.Structure):
     """What ``lstm.c`` calls a likelihood."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in _NUMBERS] + [(name, ctypes.c_void_p) for name in _PLACES]
+    _fields_ = [
+        ("layer", LayerStructure),
+        *[(name, ctypes.c_int64) for name in _NUMBERS],
+        *[(name, ctypes.c_void_p) for name in _PLACES],
+    ]
 
 
 @functools.cache
 def compiled() -> ctypes.CDLL | None:
     """The functions of ``lstm.c``, if they can be had on this processor and agree with PyTorch's operations."""
-    functions = loaded()
+    functions = loaded() if compiled_layer.compiled() else None
     if functions is None or _agree(functions):
         return functions
     log.warning("the compiled LSTM does not agree with PyTorch's operations and is not used.")
@@ -54,16 +58,13 @@ def compiled() -> ctypes.CDLL | None:
 
 def loaded(*definitions: str) -> ctypes.CDLL | None:
     """The functions of ``lstm.c``, if they can be had on this processor."""
-    functions = library(SOURCE, *definitions)
-    if functions is None:
+    functions = library(FOLDER / "lstm.c", *definitions)
+    if functions is None or not functions.panel():
         return None
-    for name in ("panel", "lstm_room"):
-        getattr(functions, name).restype = ctypes.c_int64
-    functions.lstm_room.argtypes = [ctypes.c_void_p]
-    functions.pack.argtypes = [*[ctypes.c_int64] * 3, ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]
-    functions.pack.restype = None
-    functions.lstm_likelihood.argtypes, functions.lstm_likelihood.restype = [ctypes.c_void_p] * 2, None
-    return functions if functions.panel() else None
+    functions.lstm_room.argtypes, functions.lstm_room.restype = [ctypes.c_void_p], ctypes.c_int64
+    for function in (functions.lstm_likelihood, functions.lstm_states, functions.lstm_gradient):
+        function.argtypes, function.restype = [ctypes.c_void_p] * 2, None
+    return functions
 
 
 def _agree(functions: ctypes.CDLL) -> bool:
@@ -104,99 +105,93 @@ class CompiledLSTM:
     """One batch's log p(x | z), laid out for ``lstm.c``.
 
     Attributes:
-        functions: Of the library.
-        dim: D.
-        numbers: What the C structure holds besides tensors and what a call brings.
-        tensors: Those that it points to.
+        functions: Of ``lstm.c``.
+        hidden: H.
+        tokens: N.
+        kept: What the structure points to.
+        structure: The likelihood, without what a call brings.
     """
 
     functions: ctypes.CDLL
-    dim: int
-    numbers: dict[str, int]
-    tensors: dict[str, Tensor]
+    hidden: int
+    tokens: int
+    kept: tuple[CompiledLayer, dict[str, Tensor]]
+    structure: LikelihoodStructure
 
     @classmethod
     def of(cls, likelihood: ConditionedLSTM, functions: ctypes.CDLL) -> Self:
         """Of a decoder that is conditioned on a batch."""
-        panel = functions.panel()
-        dim, units = likelihood.code_to_gates_GD.shape[1], len(likelihood.recurrent_HG)
-
-        def padded(values: Tensor) -> Tensor:
-            return _padded(values, units, panel)
-
-        def panels(matrix_KN: Tensor, rows: int = 0) -> Tensor:
-            return _panels(functions, matrix_KN, rows or len(matrix_KN))
-
-        begin_DX = torch.cat([padded(likelihood.code_to_gates_GD.T), padded(likelihood.code_to_start_HD.T)], 1)
-        recurrent_HG, output_VH = padded(likelihood.recurrent_HG), likelihood.output_weight_VH
-        wide, missing = recurrent_HG.shape[1] // 4, -len(output_VH) % panel
-        words, mask = len(output_VH) + missing, likelihood.state_mask_NH
+        dim, hidden = likelihood.code_to_gates_GD.shape[1], len(likelihood.recurrent_HG)
+        layer_functions = compiled_layer.loaded()
+        if layer_functions is None:
+            raise RuntimeError("the compiled softmax layer is not at hand.")
+        whole_panels = functools.partial(padded, units=hidden, panel=layer_functions.panel())
+        in_panels = functools.partial(panels, layer_functions)
+        layer = CompiledLayer.of(likelihood.output_weight_VH, likelihood.output_bias_V, layer_functions)
+        code_parts = (likelihood.code_to_gates_GD.T, likelihood.code_to_start_HD.T)
+        begin_DX = torch.cat([whole_panels(part) for part in code_parts], 1)
+        recurrent_HG = whole_panels(likelihood.recurrent_HG)
         tensors = {
             "order": likelihood.packing.order_B.contiguous(),
             "counts": torch.tensor(likelihood.packing.counts),
-            "begin": panels(begin_DX),
-            "end": panels(begin_DX.T),
-            "start_bias": padded(likelihood.start_bias_H),
-            "recurrent": panels(recurrent_HG, wide),
-            "back": panels(recurrent_HG.T),
-            "logits": panels(output_VH.T, wide),
-            "means": panels(output_VH, words),
-            "bias": F.pad(likelihood.output_bias_V, (0, missing), value=-torch.inf),
-            "token": padded(likelihood.token_gates_NG),
-            "target_weight": padded(likelihood.target_weight_NH),
+            "begin": in_panels(begin_DX),
+            "end": in_panels(begin_DX.T),
+            "start_bias": whole_panels(likelihood.start_bias_H),
+            "recurrent": in_panels(recurrent_HG, layer.structure.units),
+            "back": in_panels(recurrent_HG.T),
+            "token": whole_panels(likelihood.token_gates_NG),
+            "target_weight": whole_panels(likelihood.target_weight_NH),
             "target_bias": likelihood.target_bias_N.contiguous(),
         }
-        if mask is not None:
-            tensors["mask"] = padded(mask)
-        numbers = {
-            "sentences": len(likelihood.packing.order_B),
-            "dim": dim,
-            "units": wide,
-            "steps": len(likelihood.packing.counts),
-            "words": words,
-            "hidden_wiring": int(likelihood.hidden_wiring),
-        }
-        return cls(functions, dim, numbers, tensors)
+        if likelihood.state_mask_NH is not None:
+            tensors["mask"] = whole_panels(likelihood.state_mask_NH)
+        structure = LikelihoodStructure(
+            layer=layer.structure,
+            sentences=len(likelihood.packing.order_B),
+            dim=dim,
+            steps=len(likelihood.packing.counts),
+            hidden_wiring=int(likelihood.hidden_wiring),
+            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        )
+        return cls(functions, hidden, len(likelihood.sentence_N), (layer, tensors), structure)
 
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
         value = z.new_empty(z.shape[:2])
-        self._call(z, value=value)
+        self._call(self.functions.lstm_likelihood, z, value=value)
         return value
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and its gradient in z [S, B, D]."""
         value, grad = z.new_empty(z.shape[:2]), torch.empty(z.shape, dtype=z.dtype)
-        self._call(z, value=value, grad=grad)
+        self._call(self.functions.lstm_likelihood, z, value=value, grad=grad)
         return value, grad
 
-    def _call(self, z: Tensor, **found: Tensor) -> None:
-        if not z[..., 0].numel():
-            return
-        tensors = {**self.tensors, "z": z.contiguous(), **found}
-        given = _Likelihood(
-            draws=len(z),
-            threads=torch.get_num_threads(),
-            **self.numbers,
-            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        )
+    def states(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Hidden states of all tokens [N S, H], no dropout yet, and the map from gradients in them to those in z."""
+        grad = torch.empty(z.shape, dtype=z.dtype)
+        states_NX = z.new_empty(self.tokens * len(z), self.structure.layer.units)
+        room = self._call(self.functions.lstm_states, z, grad=grad, states=states_NX)
+
+        def gradient(slope_NH: Tensor) -> Tensor:
+            states_NX[:, : self.hidden] = slope_NH
+            self._call(self.functions.lstm_gradient, z, room, grad=grad, states=states_NX)
+            return grad
+
+        return states_NX[:, : self.hidden], gradient
+
+    def _call(
+        self, function: Callable[..., None], z: Tensor, room: Tensor | None = None, **places: Tensor
+    ) -> Tensor:
+        """Call a function of the library; gives the room that it used."""
+        z = z.contiguous()
+        given = LikelihoodStructure.from_buffer_copy(self.structure)
+        given.draws, given.threads, given.z = len(z), torch.get_num_threads(), z.data_ptr()
+        for name, tensor in places.items():
+            setattr(given, name, tensor.data_ptr())
         pointer = ctypes.addressof(given)
-        room = z.new_empty(self.functions.lstm_room(pointer))
-        self.functions.lstm_likelihood(pointer, room.data_ptr())
-
-
-def _padded(values: Tensor, units: int, panel: int) -> Tensor:
-    """Columns of units, or of gates of units, padded by zeros to whole panels, side by side in memory."""
-    missing = -units % panel
-    if not missing:
-        return values.contiguous()
-    parts = values.reshape(*values.shape[:-1], values.shape[-1] // units, units)
-    return F.pad(parts, (0, missing)).flatten(-2)
-
-
-def _panels(functions: ctypes.CDLL, matrix_KN: Tensor, rows: int) -> Tensor:
-    """Columns cut into panels, [N / P, K, P], padded by zeros to so many rows and to whole panels."""
-    (height, width), panel = matrix_KN.shape, functions.panel()
-    packed = matrix_KN.new_empty(-(-width // panel), rows, panel)
-    functions.pack(height, width, rows, matrix_KN.data_ptr(), *matrix_KN.stride(), packed.data_ptr())
-    return packed
+        if room is None:
+            room = z.new_empty(self.functions.lstm_room(pointer))
+        if len(z):
+            function(pointer, room.data_ptr())
+        return room

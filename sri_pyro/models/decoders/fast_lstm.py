@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from sri_pyro.models.decoders import lstm_hessian
-from sri_pyro.models.decoders.cells import cells_for, plain_is_wanted
+from sri_pyro.models.decoders.cells import cells_for
+from sri_pyro.models.decoders.compiled_layer import can_compute
 from sri_pyro.models.decoders.compiled_lstm import CompiledLSTM, compiled
 from sri_pyro.models.decoders.dropout import NOTHING_DROPPED, Masks, times
 from sri_pyro.models.decoders.frozen_tail import Softmax
@@ -143,7 +144,7 @@ class ConditionedLSTM:
         """Log p(x | z) in nats [S, B] and its gradient in z [S, B, D]; those of a surrogate if a softmax is given."""
         self._require(z)
         if softmax is not None:  # it remembers every hidden state, so that its draws are never parted
-            return self._swept((z,), softmax)
+            return self._under(softmax, z)
         if (whole := self._compiled(z)) is not None:
             return whole.value_and_grad(z)
         value, grad = self.replay(self.by_operations, z, variant=cells_for(z))
@@ -151,8 +152,7 @@ class ConditionedLSTM:
 
     def _compiled(self, z: Tensor) -> CompiledLSTM | None:
         """The same in one compiled call, where that can be."""
-        single = z.device.type == "cpu" and z.dtype == self.output_weight_VH.dtype == torch.float32
-        return self._laid_out if single and not plain_is_wanted() else None
+        return self._laid_out if can_compute(z, self.output_weight_VH) else None
 
     @functools.cached_property
     def _laid_out(self) -> CompiledLSTM | None:
@@ -166,24 +166,33 @@ class ConditionedLSTM:
         def softmax(states: Tensor) -> tuple[Tensor, Tensor]:
             return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
 
-        return self._swept(self._parts(z), softmax)
-
-    def _swept(self, parts: Iterable[Tensor], softmax: Softmax) -> tuple[Tensor, Tensor]:
-        """Forward and in reverse."""
-        values, grads = [], []
-        for part in parts:
-            z_RD = self.rows(part)
-            h0, c0 = self.start(z_RD)
-            trace = self.run(z_RD, (h0, c0), keep=True)
-            states = self._masked(trace.hidden, len(part))
-            mean_weight, normaliser = softmax(states.flatten(0, 1))
-            values.append(self._log_likelihood(states, normaliser))
-            slope = times(self.target_weight_NH[:, None] - mean_weight.view(states.shape), self._state_mask)
-            back = reverse(trace, slope.flatten(0, 1), self.recurrent_GH, c0)
-            begin = back.hidden if self.hidden_wiring else back.cell + back.hidden * (1 - h0 * h0)
-            grad = torch.addmm(begin @ self.code_to_start_HD, back.gates, self.code_to_gates_GD)
-            grads.append(self.unsorted(grad, len(part)))
+        values, grads = zip(*(self._swept(part, softmax) for part in self._parts(z)), strict=True)
         return torch.cat(values), torch.cat(grads)
+
+    def _under(self, softmax: Softmax, z: Tensor) -> tuple[Tensor, Tensor]:
+        if (whole := self._compiled(z)) is None:
+            return self._swept(z, softmax)
+        hidden, gradient = whole.states(z)
+        value, slope = self._scored(hidden, len(z), softmax)
+        return value, gradient(slope)
+
+    def _swept(self, z: Tensor, softmax: Softmax) -> tuple[Tensor, Tensor]:
+        """Forward and in reverse."""
+        z_RD = self.rows(z)
+        h0, c0 = self.start(z_RD)
+        trace = self.run(z_RD, (h0, c0), keep=True)
+        value, slope = self._scored(trace.hidden, len(z), softmax)
+        back = reverse(trace, slope, self.recurrent_GH, c0)
+        begin = back.hidden if self.hidden_wiring else back.cell + back.hidden * (1 - h0 * h0)
+        grad = torch.addmm(begin @ self.code_to_start_HD, back.gates, self.code_to_gates_GD)
+        return value, self.unsorted(grad, len(z))
+
+    def _scored(self, hidden: Tensor, num_draws: int, softmax: Softmax) -> tuple[Tensor, Tensor]:
+        """Log-likelihoods [S, B], and their gradient in the hidden states [N S, H]."""
+        states = self._masked(hidden, num_draws)
+        mean_weight, normaliser = softmax(states.flatten(0, 1))
+        slope = times(self.target_weight_NH[:, None] - mean_weight.view(states.shape), self._state_mask)
+        return self._log_likelihood(states, normaliser), slope.flatten(0, 1)
 
     def hessian(self, z: Tensor) -> Tensor:
         """The Hessian of log p(x | z) in z, shape [S, B, D, D]; exact, see ``lstm_hessian``."""

@@ -14,13 +14,15 @@ Axes: N hidden states, H units, V words, C candidates, M groups.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from sri_pyro.models.decoders.compiled_layer import CompiledLayer, can_compute, compiled
 from sri_pyro.models.decoders.vocabulary import column_shares, vocabulary_attention
 
 Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -55,7 +57,8 @@ class TailOptions:
                 raise ValueError(f"{name} of the frozen tail must be at least 1; got {value}.")
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True)
+class Layer:
     """Some words' output weights [n, H] and biases [n]."""
 
     weight: Tensor
@@ -64,6 +67,17 @@ class Layer(NamedTuple):
     def of(self, words: Tensor) -> Layer:
         """Some of these words."""
         return Layer(self.weight[words], self.bias[words])
+
+    def attention(self, h_NH: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean output weight [N, H] and log-normaliser [N] of every state."""
+        if can_compute(h_NH, self.weight) and self._laid_out is not None:
+            return self._laid_out.attention(h_NH)
+        return vocabulary_attention(h_NH, self.weight, self.bias)
+
+    @functools.cached_property
+    def _laid_out(self) -> CompiledLayer | None:
+        functions = compiled()
+        return CompiledLayer.of(self.weight, self.bias, functions) if functions else None
 
 
 class FrozenTail:
@@ -87,7 +101,7 @@ class FrozenTail:
         if self.calls % self.options.refresh == 0:
             self._anchor(h_NH)
         self.calls += 1
-        near_mean, near = vocabulary_attention(h_NH, *self.near)
+        near_mean, near = self.near.attention(h_NH)
         moved = torch.einsum("nmh,nh->nm", self.mean_NMH, h_NH - self.anchor_NH)
         parts = torch.cat([near[:, None], self.normaliser_NM + moved], 1)
         total = parts.logsumexp(1)
@@ -97,7 +111,7 @@ class FrozenTail:
 
     def _part(self, h: Tensor) -> None:
         """Choose candidates, and group the other words that can come at all."""
-        shares = column_shares(h[:: max(1, len(h) // ENOUGH)], *self.words)
+        shares = column_shares(h[:: max(1, len(h) // ENOUGH)], self.words.weight, self.words.bias)
         ranked = shares.argsort(descending=True)
         ranked = ranked[self.words.bias[ranked] > -torch.inf]
         chosen, rest = ranked[: self.options.candidates], ranked[self.options.candidates :]
@@ -108,7 +122,7 @@ class FrozenTail:
 
     def _anchor(self, h: Tensor) -> None:
         self.anchor_NH = h.clone()
-        parts = [vocabulary_attention(h, *group) for group in self.groups]
+        parts = [group.attention(h) for group in self.groups]
         self.mean_NMH = h.new_empty(len(h), len(parts), h.shape[1])
         self.normaliser_NM = h.new_empty(len(h), len(parts))
         for m, (mean, normaliser) in enumerate(parts):

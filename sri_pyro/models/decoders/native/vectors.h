@@ -78,9 +78,8 @@ INLINE vec exponential(vec x)
         EACH_LANE(exp, x)
         return x;
     }
-    x = smaller(all(88), larger(all(-87), x));
     vec r;
-    const ints n = whole_part(x, &r);
+    const ints n = whole_part(smaller(all(88), larger(all(-87), x)), &r);
     return (vec)((ints)(taylor(r) + 1) + n);
 }
 
