@@ -102,8 +102,8 @@ def _about(facts: Mapping[str, Any]) -> Iterator[str]:
     )
     if facts["jax"] == ABSENT:
         yield "- Without JAX its rows are left out; `pip install -c constraints.txt -e '.[bench]'` brings it."
-    cells = "compiled" if facts["compiled_cells"] else "not compiled: no compiler, or SRI_PYRO_COMPILE=0"
-    yield f"- The library's cells are {cells}."
+    route = "compiled" if facts["compiled"] else "not compiled: no compiler, or SRI_PYRO_COMPILE=0"
+    yield f"- The library's fast route is {route}."
     if facts["gpu"] != ABSENT:
         yield f"- {facts['gpu']}; the library's cells there are {'' if facts['gpu_cells'] else 'not '}compiled."
     if facts["peak_gflops"] is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.contestants.jax_process import available
+from sri_pyro.models.decoders import compiled_lstm
 from sri_pyro.models.decoders.cells import PLAIN, cells_for
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def facts() -> dict[str, Any]:
         "jax": _version("jax") if available() else ABSENT,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else ABSENT,
         "gpu_cells": torch.cuda.is_available() and cells_for(torch.zeros(1, device="cuda")) is not PLAIN,
-        "compiled_cells": cells_for(torch.zeros(1)) is not PLAIN,
+        "compiled": compiled_lstm.compiled() is not None,
     }
 
 

@@ -89,6 +89,17 @@ def test_another_source_or_definition_is_another_library(shop: Workshop) -> None
 
 
 @NEEDS_A_COMPILER
+def test_another_header_is_another_library(shop: Workshop) -> None:
+    """Catches a digest of the source alone, under which an old library would answer for new formulas."""
+    header = shop.source.with_name("constant.h")
+    shop.source.write_text('#include "constant.h"\nint answer(void) { return CONSTANT + ANSWER; }\n')
+    for constant in (100, 200):
+        header.write_text(f"#define CONSTANT {constant}\n")
+        assert shop.library("ANSWER=1").answer() == constant + 1
+    assert shop.made() == 2
+
+
+@NEEDS_A_COMPILER
 def test_a_source_that_does_not_compile_is_nothing_and_leaves_nothing(shop: Workshop) -> None:
     shop.source.write_text("int answer(void) { return ; oops\n")
     assert shop.library("ANSWER=1") is None

@@ -20,11 +20,18 @@ from sri_pyro.numerics.schedules import ConstantNoise, ConstantSteps
 from sri_pyro.types import Batch, Progress
 
 
-def build_model(problem: Problem) -> LatentTextModel:
-    """The library's model with the problem's weights."""
+def build_decoder(problem: Problem) -> LSTMDecoder:
+    """The library's decoder with the problem's weights."""
     size = problem.size
     decoder = LSTMDecoder(size.vocabulary, size.latent, size.embedding, size.hidden, dropout=0.0)
     put_weights(decoder, problem)
+    return decoder
+
+
+def build_model(problem: Problem) -> LatentTextModel:
+    """The library's model with the problem's weights."""
+    size = problem.size
+    decoder = build_decoder(problem)
     return LatentTextModel(StandardNormal(size.latent).to(decoder.output.weight), decoder)
 
 
@@ -34,7 +41,7 @@ class Ours:
     Args:
         problem: What to compute.
         noise_scale: Of the Langevin step.
-        plain: Whether to use PyTorch's operations alone, though there be compiled cells.
+        plain: Whether to use PyTorch's operations alone, though there be a compiled route.
         inner_softmax: What the inner loop of a training step follows.
     """
 

@@ -55,7 +55,11 @@ def gradient_errors(size: Size, run: Run, device: str = "cpu") -> list[Row]:
     with plain_cells():
         found["plain"] = ours.value_and_grad(codes)[1][0].cpu().numpy()
     found["autograd"] = autograd_gradient(single_precision, z)
-    words = {"ours": "the library", "plain": "the library without compiled cells", "autograd": "autograd"}
+    words = {
+        "ours": "the library",
+        "plain": "the library by PyTorch's operations alone",
+        "autograd": "autograd",
+    }
     return [
         Row(
             f"{on(device)}gradient_error/{size.name}/{name}",
@@ -93,7 +97,7 @@ def agreement(size: Size, run: Run) -> list[Row]:
 
 
 def others(problem: Problem, stack: ExitStack) -> Iterator[tuple[str, Contestant]]:
-    """Every contestant but the library with its compiled cells, without noise."""
+    """Every contestant but the library as it is used, without noise."""
     yield "plain", Ours(problem, noise_scale=0.0, plain=True)
     yield "pyro", PlainPyro(problem, noise_scale=0.0)
     yield "autograd", AutogradLoop(problem, noise_scale=0.0)

@@ -27,7 +27,7 @@ from benchmarks.timing import CLOCKS, Effort, Spread, Timer, interleaved, ratio,
 
 WORDS = {
     "ours": "the library",
-    "plain": "the library without compiled cells",
+    "plain": "the library by PyTorch's operations alone",
     "pyro": "plain Pyro",
     "autograd": "autograd loop",
     "jax": "JAX",

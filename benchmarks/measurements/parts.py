@@ -1,52 +1,84 @@
-"""Where the time of one gradient goes: the softmax, the products of the recurrence, the cells, and what is left."""
+"""Where the time of one gradient goes: in the compiled call, and in the route by PyTorch's operations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from benchmarks.contestants.ours import Ours
+from benchmarks.contestants.ours import Ours, build_decoder
 from benchmarks.measurements.measurement import Measurement, Run
 from benchmarks.problem import Problem
 from benchmarks.rows import Row
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import CLOCKS, Effort, Spread, Timer, interleaved, ratio, timed
-from sri_pyro.models.decoders.cells import PLAIN, Cells, cells_for
+from sri_pyro.models.decoders import compiled_layer, compiled_lstm
+from sri_pyro.models.decoders.cells import PLAIN, Cells, plain_cells
+from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
 from sri_pyro.models.decoders.vocabulary import vocabulary_attention
 
-EFFORT = Effort(60, 20)
+EFFORT = Effort(40, 15)
+COMPILED = "compiled"
+OPERATIONS = "operations"
 WORDS = {
-    "softmax": "the softmax, forward and reverse in one kernel",
-    "products": "products of the recurrence",
-    "cells": "compiled cells",
-    "plain_cells": "cells by PyTorch's operations, of the time with compiled ones",
+    (COMPILED, "forward"): "compiled: recurrence forward, products and cells",
+    (COMPILED, "softmax"): "compiled: logits, softmax and mean output weights",
+    (COMPILED, "reverse"): "compiled: recurrence in reverse",
+    (COMPILED, "left"): "compiled: what is left",
+    (OPERATIONS, "products"): "PyTorch's operations: products of the recurrence",
+    (OPERATIONS, "softmax"): "PyTorch's operations: softmax, forward and reverse in one kernel",
+    (OPERATIONS, "cells"): "PyTorch's operations: cells",
+    (OPERATIONS, "left"): "PyTorch's operations: what is left",
 }
 
 
-def timers(size: Size) -> dict[str, Timer]:
-    """A whole gradient, and its parts on numbers of the same sizes."""
-    conditioned = (contestant := Ours(Problem.build(size))).target.conditioned
-    B, H, T = size.batch, size.hidden, size.length
-    states, weight, bias = (
-        torch.randn(B * T, H) / 4,
-        torch.randn(size.vocabulary, H) / 4,
-        torch.zeros(size.vocabulary),
+def compiled_timers(conditioned: ConditionedLSTM, z: torch.Tensor) -> Iterator[tuple[str, Timer]]:
+    """The compiled gradient and its parts, where it can be had."""
+    functions, layer_functions = compiled_lstm.compiled(), compiled_layer.compiled()
+    if functions is None or layer_functions is None:
+        return
+    whole = compiled_lstm.CompiledLSTM.of(conditioned, functions)
+    layer = compiled_layer.CompiledLayer.of(
+        conditioned.output_weight_VH, conditioned.output_bias_V, layer_functions
     )
-    state, recurrent, gates = torch.randn(B, H), torch.randn(H, 4 * H), torch.empty(B, 4 * H)
-    into, back = recurrent.T.contiguous(), torch.empty(B, H)
+    states, clock = whole.states(z)[0].clone(), CLOCKS["cpu"]
+
+    def reverse() -> float:
+        _, gradient = whole.states(z)  # it writes over what it needs
+        start = clock()
+        gradient(states)
+        return clock() - start
+
+    yield "gradient", timed(lambda: whole.value_and_grad(z))
+    yield "forward", timed(lambda: whole.states(z))
+    yield "softmax", timed(lambda: layer.attention(states))
+    yield "reverse", reverse
+
+
+def operations_timers(conditioned: ConditionedLSTM, z: torch.Tensor, size: Size) -> dict[str, Timer]:
+    """The gradient by PyTorch's operations, and its parts on numbers of the same sizes."""
+    B, H, T = size.batch, size.hidden, size.length
+    states, state, recurrent = torch.randn(B * T, H) / 4, torch.randn(B, H), torch.randn(H, 4 * H)
+    into, gates, back = recurrent.T.contiguous(), torch.empty(B, 4 * H), torch.empty(B, H)
+
+    def gradient() -> None:
+        with plain_cells():
+            conditioned.by_operations(z)
 
     def products() -> None:
         for _ in range(T):
             torch.mm(state, recurrent, out=gates)
             torch.mm(gates, into, out=back)
 
+    def softmax() -> None:
+        vocabulary_attention(states, conditioned.output_weight_VH, conditioned.output_bias_V)
+
     return {
-        "gradient": timed(lambda: conditioned.value_and_grad(contestant.z)),
-        "softmax": timed(lambda: vocabulary_attention(states, weight, bias)),
+        "gradient": timed(gradient),
         "products": timed(products),
-        "cells": cells_timer(cells_for(state), size),
-        "plain_cells": cells_timer(PLAIN, size),
+        "softmax": timed(softmax),
+        "cells": cells_timer(PLAIN, size),
     }
 
 
@@ -75,13 +107,29 @@ def cells_timer(cells: Cells, size: Size) -> Timer:
 
 
 def measure(size: Size, run: Run) -> list[Row]:
-    """Shares of the whole, in per cent."""
-    seconds = interleaved(timers(size), run.effort(*EFFORT), run.watch)
-    shares = {name: ratio(seconds[name], seconds["gradient"]).scaled(100) for name in WORDS}
-    rows = [Row(f"parts/{size.name}/{name}", words, shares[name], "%") for name, words in WORDS.items()]
-    known = [seconds[name] for name in ("softmax", "products", "cells")]
-    left = [100 * (1 - sum(parts) / whole) for *parts, whole in zip(*known, seconds["gradient"], strict=True)]
-    return [*rows, Row(f"parts/{size.name}/left", "what is left", Spread.of(left), "%")]
+    """Shares of each whole, in per cent."""
+    contestant = Ours(Problem.build(size))
+    conditioned = ConditionedLSTM.build(build_decoder(contestant.problem), contestant.batch)
+    routes = {
+        COMPILED: dict(compiled_timers(conditioned, contestant.z)),
+        OPERATIONS: operations_timers(conditioned, contestant.z, size),
+    }
+    timers = {f"{route}/{part}": timer for route, parts in routes.items() for part, timer in parts.items()}
+    seconds = interleaved(timers, run.effort(*EFFORT), run.watch)
+    return [
+        row for route, parts in routes.items() if parts for row in _shares(size, route, list(parts), seconds)
+    ]
+
+
+def _shares(size: Size, route: str, names: list[str], seconds: dict[str, list[float]]) -> Iterator[Row]:
+    whole = seconds[f"{route}/gradient"]
+    parts = [name for name in names if name != "gradient"]
+    for part in parts:
+        share = ratio(seconds[f"{route}/{part}"], whole).scaled(100)
+        yield Row(f"parts/{size.name}/{route}_{part}", WORDS[route, part], share, "%")
+    known = zip(*(seconds[f"{route}/{part}"] for part in parts), strict=True)
+    left = [100 * (1 - sum(some) / all_of_it) for some, all_of_it in zip(known, whole, strict=True)]
+    yield Row(f"parts/{size.name}/{route}_left", WORDS[route, "left"], Spread.of(left), "%")
 
 
 MEASUREMENTS = [

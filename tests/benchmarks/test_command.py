@@ -16,7 +16,7 @@ from benchmarks.timing import Spread
 FACTS = {
     "commit": "0123456789abcdef", "changed_since_commit": False, "sources": "5", "processor": "P", "cores": 2,
     "threads": 1, "system": "Linux", "python": "3.11", "torch": "2.13", "pyro": "1.9", "numpy": "2.4",
-    "jax": "not available", "compiled_cells": True, "gpu": "not available", "gpu_cells": False,
+    "jax": "not available", "compiled": True, "gpu": "not available", "gpu_cells": False,
 }  # fmt: skip
 
 

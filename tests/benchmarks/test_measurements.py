@@ -159,23 +159,34 @@ def test_agreement_sees_a_contestant_that_leaves_something_out(monkeypatch: pyte
     assert missed == ["agreement/autograd/weights"]
 
 
-def test_plain_contestant_uses_no_compiled_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the cells do in between, ours asks for the best ones and plain for PyTorch's."""
-    from sri_pyro.models.decoders import cells, packed
+def test_plain_contestant_uses_nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a contest of the library with itself: ours calls what is compiled, where that can be, and plain does not."""
+    from sri_pyro.models.decoders import cells, compiled_lstm, packed
 
-    used: list[bool] = []
+    whole_calls: list[None] = []
+    plain_wanted: list[bool] = []
+    call = compiled_lstm.CompiledLSTM._call
+
+    def called(self, *args, **places):
+        whole_calls.append(None)
+        return call(self, *args, **places)
 
     def spy(like):
-        used.append(cells._plain.get())
+        plain_wanted.append(cells.plain_is_wanted())
         return cells.PLAIN
 
+    monkeypatch.setattr(compiled_lstm.CompiledLSTM, "_call", called)
     monkeypatch.setattr(packed, "cells_for", spy)
+    at_hand = compiled_lstm.compiled() is not None
     for plain in (False, True):
         contestant = Ours(Problem.build(TINY), plain=plain)
         for act in (lambda c=contestant: c.walk(1), contestant.train):
-            used.clear()
+            whole_calls.clear()
+            plain_wanted.clear()
             act()
-            assert set(used) == {plain}
+            assert bool(whole_calls) == (at_hand and not plain)
+            assert all(wanted == plain for wanted in plain_wanted)
+            assert plain_wanted or not plain
     with plain_cells():
         assert cells.cells_for(torch.zeros(1)) is cells.PLAIN
 
