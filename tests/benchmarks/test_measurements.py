@@ -160,7 +160,7 @@ def test_agreement_sees_a_contestant_that_leaves_something_out(monkeypatch: pyte
 
 
 def test_plain_contestant_uses_nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a contest of the library with itself: ours calls what is compiled, if there is any, and plain does not."""
+    """Catches a contest of the library with itself: ours calls what is compiled, if any is, and plain does not."""
     from sri_pyro.models.decoders import cells, compiled_lstm, packed
 
     whole_calls: list[None] = []
