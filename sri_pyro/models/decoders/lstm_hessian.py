@@ -24,11 +24,13 @@ tokens, R real tokens of those chains, D latent dimensions, H hidden units, V wo
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sri_pyro.models.decoders.compiled_curvature import add_curvature, functions_for
 from sri_pyro.models.decoders.dropout import times
 from sri_pyro.models.decoders.lstm_sweeps import (
     Chunk,
@@ -58,10 +60,9 @@ def hessian(likelihood: ConditionedLSTM, z: Tensor) -> Tensor:
     draws, batch, dim = z.shape
     found = z.new_zeros(draws * batch, dim, dim)
     network = Network.of(likelihood)
-    ones = network.output_weight_VH.new_ones(len(network.output_weight_VH), 1)
-    centring_weight = torch.cat([network.output_weight_VH, -ones], 1)
-    for chunk in chunks(likelihood, z, directions=dim):
-        found[chunk.chains] = _hessian(network, chunk, centring_weight)
+    functions = functions_for(network)
+    for chunk in chunks(likelihood, z, directions=1 if functions else dim):
+        found[chunk.chains] = _hessian(network, chunk, functions)
     return found.view(draws, batch, dim, dim)
 
 
@@ -76,15 +77,34 @@ def hessian_vector_product(likelihood: ConditionedLSTM, z: Tensor, vector: Tenso
     return found.view(draws, batch, dim)
 
 
-def _hessian(network: Network, chunk: Chunk, centring_weight_VX: Tensor) -> Tensor:
-    """Of one chunk, [N, D, D]."""
+def _hessian(network: Network, chunk: Chunk, functions: ctypes.CDLL | None) -> Tensor:
+    """Of one chunk, [N, D, D]; by compiled functions if there are any."""
     sweep = run(network, chunk)
     law_RV, mean_RH = _law(network, chunk, sweep)
     adjoint = pull_back(network, sweep, _entering(chunk, chunk.target_weight_RH - mean_RH))
     square_TNX, cross_TNX = bends(sweep, adjoint)
     found_NDD = _start_curvature(network, sweep, adjoint.start_h_NH)
+    if functions is None:
+        _by_operations(found_NDD, network, chunk, sweep, (square_TNX, cross_TNX), law_RV, mean_RH)
+    else:
+        add_curvature(functions, found_NDD, network, chunk, sweep, (square_TNX, cross_TNX), law_RV, mean_RH)
+    return 0.5 * (found_NDD + found_NDD.mT)
+
+
+def _by_operations(
+    found_NDD: Tensor,
+    network: Network,
+    chunk: Chunk,
+    sweep: Sweep,
+    bends: tuple[Tensor, Tensor],
+    law_RV: Tensor,
+    mean_RH: Tensor,
+) -> None:
+    """What ``add_curvature`` does, by PyTorch's operations."""
+    ones = network.output_weight_VH.new_ones(len(network.output_weight_VH), 1)
+    centring_weight_VX = torch.cat([network.output_weight_VH, -ones], 1)
     softmax = SoftmaxCurvature(found_NDD, centring_weight_VX, law_RV.sqrt_(), mean_RH, chunk.state_mask_RH)
-    width = network.hidden
+    (square_TNX, cross_TNX), width = bends, network.hidden
     weighted = square_TNX.new_empty(len(found_NDD), network.dim, 5 * width)
     directions = network.code_to_gates_DG[None], network.code_to_start_DH[None]
     for t, (units, hidden) in enumerate(tangents(network, sweep, *directions)):
@@ -95,7 +115,6 @@ def _hessian(network: Network, chunk: Chunk, centring_weight_VX: Tensor) -> Tens
         found_NDD[:alive].baddbmm_(bent, units[..., : 5 * width].mT)
         softmax.subtract(hidden)
     softmax.finish()
-    return 0.5 * (found_NDD + found_NDD.mT)
 
 
 class SoftmaxCurvature:
