@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 from sri_pyro.compiling import library
 from sri_pyro.models.decoders import compiled_layer
 from sri_pyro.models.decoders.compiled_layer import FOLDER, can_compute, panels
+from sri_pyro.models.decoders.compiled_lstm import example
 
 if TYPE_CHECKING:
     from sri_pyro.models.decoders.lstm_sweeps import Chunk, Network, Sweep
+
+log = logging.getLogger(__name__)
 
 _NUMBERS = ("chains", "dim", "units", "steps", "words", "cell_wiring", "threads")
 _PLACES = (
@@ -34,8 +38,24 @@ class CurvatureStructure(ctypes.Structure):
 
 @functools.cache
 def compiled() -> ctypes.CDLL | None:
-    """The functions of ``curvature.c``, if they can be had, where those of ``attention.c`` are trusted."""
-    return loaded() if compiled_layer.compiled() else None
+    """The functions of ``curvature.c``, if they can be had on this processor and agree with PyTorch's operations."""
+    functions = loaded() if compiled_layer.compiled() else None
+    if functions is None or _agree(functions):
+        return functions
+    log.warning("the compiled Hessian does not agree with PyTorch's operations and is not used.")
+    return None
+
+
+def _agree(functions: ctypes.CDLL) -> bool:
+    """Whether they do what PyTorch's operations do on a few numbers: no compiler is trusted blindly."""
+    from sri_pyro.models.decoders.lstm_hessian import hessian_by
+    from sri_pyro.models.decoders.lstm_sweeps import Network, chunks
+
+    likelihood, z = example(units=functions.panel())
+    network = Network.of(likelihood)
+    (chunk,) = chunks(likelihood, z, directions=1)
+    found, expected = hessian_by(functions, network, chunk), hessian_by(None, network, chunk)
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def loaded(*definitions: str) -> ctypes.CDLL | None:
@@ -43,6 +63,7 @@ def loaded(*definitions: str) -> ctypes.CDLL | None:
     functions = library(FOLDER / "curvature.c", *definitions)
     if functions is None or not functions.panel():
         return None
+    functions.panel.restype = ctypes.c_int64
     functions.curvature_room.argtypes, functions.curvature_room.restype = [ctypes.c_void_p], ctypes.c_int64
     functions.curvature.argtypes, functions.curvature.restype = [ctypes.c_void_p] * 2, None
     return functions

@@ -69,17 +69,24 @@ def loaded(*definitions: str) -> ctypes.CDLL | None:
 
 def _agree(functions: ctypes.CDLL) -> bool:
     """Whether they do what PyTorch's operations do on a few numbers: no compiler is trusted blindly."""
+    likelihood, z = example(units=19)
+    found, expected = CompiledLSTM.of(likelihood, functions).value_and_grad(z), likelihood.by_operations(z)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(found, expected, strict=True))
+
+
+def example(units: int) -> tuple[ConditionedLSTM, Tensor]:
+    """Three short sentences under some weights, and codes: what compiled functions are tried on."""
     from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
     from sri_pyro.models.decoders.packed import Packing
 
-    draws, tokens, dim, units, words = 3, 6, 2, 19, 70
+    draws, tokens, dim, words = 3, 6, 2, 70
 
     def wave(*shape: int) -> Tensor:
         return torch.linspace(-9, 9, math.prod(shape)).sin().reshape(shape)
 
     packing = Packing.of(torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]]))
     recurrent_HG = wave(units, 4 * units)
-    example = ConditionedLSTM(
+    likelihood = ConditionedLSTM(
         packing=packing,
         sentence_N=packing.sentences(),
         token_gates_NG=wave(tokens, 4 * units),
@@ -95,9 +102,7 @@ def _agree(functions: ctypes.CDLL) -> bool:
         output_bias_V=wave(words),
         state_mask_NH=2 * wave(tokens, units),
     )
-    z = wave(draws, 3, dim)
-    found, expected = CompiledLSTM.of(example, functions).value_and_grad(z), example.by_operations(z)
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(found, expected, strict=True))
+    return likelihood, wave(draws, 3, dim)
 
 
 @dataclass(frozen=True)

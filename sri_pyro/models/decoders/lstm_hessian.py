@@ -62,7 +62,7 @@ def hessian(likelihood: ConditionedLSTM, z: Tensor) -> Tensor:
     network = Network.of(likelihood)
     functions = functions_for(network)
     for chunk in chunks(likelihood, z, directions=1 if functions else dim):
-        found[chunk.chains] = _hessian(network, chunk, functions)
+        found[chunk.chains] = hessian_by(functions, network, chunk)
     return found.view(draws, batch, dim, dim)
 
 
@@ -77,7 +77,7 @@ def hessian_vector_product(likelihood: ConditionedLSTM, z: Tensor, vector: Tenso
     return found.view(draws, batch, dim)
 
 
-def _hessian(network: Network, chunk: Chunk, functions: ctypes.CDLL | None) -> Tensor:
+def hessian_by(functions: ctypes.CDLL | None, network: Network, chunk: Chunk) -> Tensor:
     """Of one chunk, [N, D, D]; by compiled functions if there are any."""
     sweep = run(network, chunk)
     law_RV, mean_RH = _law(network, chunk, sweep)
