@@ -138,3 +138,26 @@ def test_it_is_used_for_whole_panels_in_single_precision_alone() -> None:
     with used() as calls, plain_cells():
         built().condition(Batch(tokens)).hessian(torch.randn(1, 2, 5))
     assert not calls
+
+
+@NEEDS_COMPILED
+def test_functions_that_give_wrong_numbers_are_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A library that leaves the Hessian as it was is what a broken compiler might make."""
+    true = compiled_curvature.loaded()
+
+    class Idle:
+        panel, curvature_room = true.panel, true.curvature_room
+
+        @staticmethod
+        def curvature(structure: int, room: int) -> None:
+            pass
+
+    monkeypatch.setattr(compiled_curvature, "loaded", Idle)
+    compiled_curvature.compiled.cache_clear()
+    try:
+        assert compiled_curvature.compiled() is None
+    finally:
+        compiled_curvature.compiled.cache_clear()
+    assert "does not agree" in caplog.text
