@@ -9,7 +9,9 @@ import pyro
 import pytest
 import torch
 
+from sri_pyro import compiling
 from sri_pyro.config.threads import computing_with
+from sri_pyro.models.decoders import compiled_layer, compiled_lstm
 from sri_pyro.models.decoders.cells import plain_cells
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that ``tests.oracles`` is found from any folder
@@ -37,6 +39,17 @@ def cells(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compute with the compiled LSTM cell, where there is a compiler, and then with PyTorch's operations."""
     with plain_cells() if request.param == "plain" else nullcontext():
         yield
+
+
+@pytest.fixture
+def compiled_anew() -> Iterator[None]:
+    """Forget what could be compiled and was trusted, which is decided once in a process; afterwards again."""
+    cached = (compiling.library, compiled_layer.compiled, compiled_lstm.compiled)
+    for answer in cached:
+        answer.cache_clear()
+    yield
+    for answer in cached:
+        answer.cache_clear()
 
 
 @pytest.fixture

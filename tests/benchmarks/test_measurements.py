@@ -165,17 +165,17 @@ def test_plain_contestant_uses_nothing_compiled(monkeypatch: pytest.MonkeyPatch)
 
     whole_calls: list[None] = []
     plain_wanted: list[bool] = []
-    call = compiled_lstm.CompiledLSTM._call
+    run = compiled_lstm.Call.run
 
-    def called(self, *args, **places):
+    def called(self, function):
         whole_calls.append(None)
-        return call(self, *args, **places)
+        run(self, function)
 
     def spy(like):
         plain_wanted.append(cells.plain_is_wanted())
         return cells.PLAIN
 
-    monkeypatch.setattr(compiled_lstm.CompiledLSTM, "_call", called)
+    monkeypatch.setattr(compiled_lstm.Call, "run", called)
     monkeypatch.setattr(packed, "cells_for", spy)
     at_hand = compiled_lstm.compiled() is not None
     for plain in (False, True):

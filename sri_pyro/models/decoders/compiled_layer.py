@@ -57,11 +57,11 @@ def loaded(*definitions: str) -> ctypes.CDLL | None:
     functions = library(FOLDER / "attention.c", *definitions)
     if functions is None:
         return None
-    functions.panel.restype = functions.attention_room.restype = ctypes.c_int64
-    if not functions.panel():
+    functions.panel.restype = ctypes.c_int64
+    if not functions.panel():  # there are no others then
         return None
     functions.pack.argtypes = [*[ctypes.c_int64] * 3, ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]
-    functions.attention_room.argtypes = [ctypes.c_int64] * 2
+    functions.attention_room.argtypes, functions.attention_room.restype = [ctypes.c_int64] * 2, ctypes.c_int64
     functions.attention.argtypes = [
         ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p
     ]  # fmt: skip

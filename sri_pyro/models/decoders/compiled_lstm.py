@@ -14,8 +14,8 @@ import functools
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -46,8 +46,15 @@ class LikelihoodStructure(ctypes.Structure):
     ]
 
 
+class Functions(NamedTuple):
+    """Of ``lstm.c``, and of ``attention.c`` for vectors of the same width."""
+
+    lstm: ctypes.CDLL
+    layer: ctypes.CDLL
+
+
 @functools.cache
-def compiled() -> ctypes.CDLL | None:
+def compiled() -> Functions | None:
     """The functions of ``lstm.c``, if they can be had on this processor and agree with PyTorch's operations."""
     functions = loaded() if compiled_layer.compiled() else None
     if functions is None or _agree(functions):
@@ -56,22 +63,28 @@ def compiled() -> ctypes.CDLL | None:
     return None
 
 
-def loaded(*definitions: str) -> ctypes.CDLL | None:
+def loaded(*definitions: str) -> Functions | None:
     """The functions of ``lstm.c``, if they can be had on this processor."""
-    functions = library(FOLDER / "lstm.c", *definitions)
-    if functions is None or not functions.panel():
+    lstm, layer = library(FOLDER / "lstm.c", *definitions), compiled_layer.loaded(*definitions)
+    if lstm is None or layer is None:
         return None
-    functions.lstm_room.argtypes, functions.lstm_room.restype = [ctypes.c_void_p], ctypes.c_int64
-    for function in (functions.lstm_likelihood, functions.lstm_states, functions.lstm_gradient):
+    lstm.lstm_room.argtypes, lstm.lstm_room.restype = [ctypes.c_void_p], ctypes.c_int64
+    for function in (lstm.lstm_likelihood, lstm.lstm_states, lstm.lstm_gradient):
         function.argtypes, function.restype = [ctypes.c_void_p] * 2, None
-    return functions
+    return Functions(lstm, layer)
 
 
-def _agree(functions: ctypes.CDLL) -> bool:
+def _agree(functions: Functions) -> bool:
     """Whether they do what PyTorch's operations do on a few numbers: no compiler is trusted blindly."""
-    likelihood, z = example(units=19)
-    found, expected = CompiledLSTM.of(likelihood, functions).value_and_grad(z), likelihood.by_operations(z)
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(found, expected, strict=True))
+    given, z = example(units=19)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for likelihood in (given, replace(given, hidden_wiring=True)):
+        whole, (value, grad) = CompiledLSTM.of(likelihood, functions), likelihood.by_operations(z)
+        hidden, gradient = whole.states(z)
+        by_states, slope = likelihood.scored(hidden, len(z), likelihood.exact_softmax)
+        found = (*whole.value_and_grad(z), whole.value(z), by_states, gradient(slope))
+        pairs += zip(found, (value, grad, value, value, grad), strict=True)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)
 
 
 def example(units: int) -> tuple[ConditionedLSTM, Tensor]:
@@ -110,29 +123,26 @@ class CompiledLSTM:
     """One batch's log p(x | z), laid out for ``lstm.c``.
 
     Attributes:
-        functions: Of ``lstm.c``.
+        functions: Of ``lstm.c``, and of its output layer.
         hidden: H.
         tokens: N.
         kept: What the structure points to.
         structure: The likelihood, without what a call brings.
     """
 
-    functions: ctypes.CDLL
+    functions: Functions
     hidden: int
     tokens: int
     kept: tuple[CompiledLayer, dict[str, Tensor]]
     structure: LikelihoodStructure
 
     @classmethod
-    def of(cls, likelihood: ConditionedLSTM, functions: ctypes.CDLL) -> Self:
+    def of(cls, likelihood: ConditionedLSTM, functions: Functions) -> Self:
         """Of a decoder that is conditioned on a batch."""
         dim, hidden = likelihood.code_to_gates_GD.shape[1], len(likelihood.recurrent_HG)
-        layer_functions = compiled_layer.loaded()
-        if layer_functions is None:
-            raise RuntimeError("the compiled softmax layer is not at hand.")
-        whole_panels = functools.partial(padded, units=hidden, panel=layer_functions.panel())
-        in_panels = functools.partial(panels, layer_functions)
-        layer = CompiledLayer.of(likelihood.output_weight_VH, likelihood.output_bias_V, layer_functions)
+        whole_panels = functools.partial(padded, units=hidden, panel=functions.layer.panel())
+        in_panels = functools.partial(panels, functions.layer)
+        layer = CompiledLayer.of(likelihood.output_weight_VH, likelihood.output_bias_V, functions.layer)
         code_parts = (likelihood.code_to_gates_GD.T, likelihood.code_to_start_HD.T)
         begin_DX = torch.cat([whole_panels(part) for part in code_parts], 1)
         recurrent_HG = whole_panels(likelihood.recurrent_HG)
@@ -163,40 +173,59 @@ class CompiledLSTM:
     def value(self, z: Tensor) -> Tensor:
         """Log p(x | z) in nats for z [S, B, D], shape [S, B]."""
         value = z.new_empty(z.shape[:2])
-        self._call(self.functions.lstm_likelihood, z, value=value)
+        Call.of(self, z, value=value).run(self.functions.lstm.lstm_likelihood)
         return value
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and its gradient in z [S, B, D]."""
         value, grad = z.new_empty(z.shape[:2]), torch.empty(z.shape, dtype=z.dtype)
-        self._call(self.functions.lstm_likelihood, z, value=value, grad=grad)
+        Call.of(self, z, value=value, grad=grad).run(self.functions.lstm.lstm_likelihood)
         return value, grad
 
     def states(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Hidden states of all tokens [N S, H], no dropout yet, and the map from gradients in them to those in z."""
+        """Hidden states of all tokens [N S, H], no dropout yet, and the map from gradients in them to those in z.
+
+        The map may be used once, and writes over the states.
+        """
         grad = torch.empty(z.shape, dtype=z.dtype)
         states_NX = z.new_empty(self.tokens * len(z), self.structure.layer.units)
-        room = self._call(self.functions.lstm_states, z, grad=grad, states=states_NX)
+        call = Call.of(self, z, grad=grad, states=states_NX)
+        call.run(self.functions.lstm.lstm_states)
 
         def gradient(slope_NH: Tensor) -> Tensor:
             states_NX[:, : self.hidden] = slope_NH
-            self._call(self.functions.lstm_gradient, z, room, grad=grad, states=states_NX)
+            call.run(self.functions.lstm.lstm_gradient)
             return grad
 
         return states_NX[:, : self.hidden], gradient
 
-    def _call(
-        self, function: Callable[..., None], z: Tensor, room: Tensor | None = None, **places: Tensor
-    ) -> Tensor:
-        """Call a function of the library; gives the room that it used."""
+
+@dataclass(frozen=True)
+class Call:
+    """What functions of ``lstm.c`` are given; one that needs what another has left gets the same.
+
+    Attributes:
+        structure: The likelihood.
+        room: What they work in.
+        kept: What the structure points to.
+    """
+
+    structure: LikelihoodStructure
+    room: Tensor
+    kept: tuple[Tensor | CompiledLSTM, ...]
+
+    @classmethod
+    def of(cls, likelihood: CompiledLSTM, z: Tensor, **places: Tensor) -> Self:
+        """At codes [S, B, D], with places for results."""
         z = z.contiguous()
-        given = LikelihoodStructure.from_buffer_copy(self.structure)
+        given = LikelihoodStructure.from_buffer_copy(likelihood.structure)
         given.draws, given.threads, given.z = len(z), torch.get_num_threads(), z.data_ptr()
         for name, tensor in places.items():
             setattr(given, name, tensor.data_ptr())
-        pointer = ctypes.addressof(given)
-        if room is None:
-            room = z.new_empty(self.functions.lstm_room(pointer))
-        if len(z):
-            function(pointer, room.data_ptr())
-        return room
+        room = z.new_empty(likelihood.functions.lstm.lstm_room(ctypes.addressof(given)))
+        return cls(given, room, (likelihood, z, *places.values()))
+
+    def run(self, function: Callable[..., None]) -> None:
+        """Call one of them."""
+        if self.structure.draws:
+            function(ctypes.addressof(self.structure), self.room.data_ptr())

@@ -162,18 +162,18 @@ class ConditionedLSTM:
     @torch.no_grad()
     def by_operations(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """What ``value_and_grad`` gives, operation by operation."""
-
-        def softmax(states: Tensor) -> tuple[Tensor, Tensor]:
-            return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
-
-        values, grads = zip(*(self._swept(part, softmax) for part in self._parts(z)), strict=True)
+        values, grads = zip(*(self._swept(part, self.exact_softmax) for part in self._parts(z)), strict=True)
         return torch.cat(values), torch.cat(grads)
+
+    def exact_softmax(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean output weights and log-normalisers of hidden states [n, H], by PyTorch's operations."""
+        return vocabulary_attention(states, self.output_weight_VH, self.output_bias_V)
 
     def _under(self, softmax: Softmax, z: Tensor) -> tuple[Tensor, Tensor]:
         if (whole := self._compiled(z)) is None:
             return self._swept(z, softmax)
         hidden, gradient = whole.states(z)
-        value, slope = self._scored(hidden, len(z), softmax)
+        value, slope = self.scored(hidden, len(z), softmax)
         return value, gradient(slope)
 
     def _swept(self, z: Tensor, softmax: Softmax) -> tuple[Tensor, Tensor]:
@@ -181,13 +181,13 @@ class ConditionedLSTM:
         z_RD = self.rows(z)
         h0, c0 = self.start(z_RD)
         trace = self.run(z_RD, (h0, c0), keep=True)
-        value, slope = self._scored(trace.hidden, len(z), softmax)
+        value, slope = self.scored(trace.hidden, len(z), softmax)
         back = reverse(trace, slope, self.recurrent_GH, c0)
         begin = back.hidden if self.hidden_wiring else back.cell + back.hidden * (1 - h0 * h0)
         grad = torch.addmm(begin @ self.code_to_start_HD, back.gates, self.code_to_gates_GD)
         return value, self.unsorted(grad, len(z))
 
-    def _scored(self, hidden: Tensor, num_draws: int, softmax: Softmax) -> tuple[Tensor, Tensor]:
+    def scored(self, hidden: Tensor, num_draws: int, softmax: Softmax) -> tuple[Tensor, Tensor]:
         """Log-likelihoods [S, B], and their gradient in the hidden states [N S, H]."""
         states = self._masked(hidden, num_draws)
         mean_weight, normaliser = softmax(states.flatten(0, 1))
@@ -206,10 +206,11 @@ class ConditionedLSTM:
 
     def _require(self, z: Tensor) -> None:
         """Raise unless z is about these sentences and the weights are those that this was built from."""
-        if z.ndim != 3 or z.shape[1] != len(self.packing.order_B):
+        sentences, dim = len(self.packing.order_B), self.code_to_gates_GD.shape[1]
+        if z.ndim != 3 or z.shape[1:] != (sentences, dim):
             raise ValueError(
-                f"z must have shape [draws, {len(self.packing.order_B)}, dimensions], a code for every sentence of "
-                f"the batch; got {tuple(z.shape)}."
+                f"z must have shape [draws, {sentences}, {dim}], a code for every sentence of the batch; got "
+                f"{tuple(z.shape)}."
             )
         if versions(self.weights) != self.versions:
             raise RuntimeError(

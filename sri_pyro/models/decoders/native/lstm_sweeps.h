@@ -48,11 +48,14 @@ static int64_t rows_together(const Likelihood *l)
     return at_most(rows, l->sentences * l->draws);
 }
 
+/* Whether a reverse pass follows. The gradient alone does not tell: of no dimension it has no place. */
+static int returns(const Likelihood *l) { return l->grad || l->states; }
+
 /* Lays out a thread's room for so many rows; gives how many numbers it has. */
 static int64_t lay_out(Room *r, const Likelihood *l, int64_t rows, float *base)
 {
     const int64_t units = l->layer.units + LANES;
-    const int64_t tokens = rows * l->steps, kept = l->grad ? tokens : rows;
+    const int64_t tokens = rows * l->steps, kept = returns(l) ? tokens : rows;
     *r = (Room){.rows = rows,
                 .dim = panels(l->dim) + LANES,
                 .units = units,
@@ -69,7 +72,7 @@ static int64_t lay_out(Room *r, const Likelihood *l, int64_t rows, float *base)
     r->cell = take(base, &used, kept * units);
     r->squashed = take(base, &used, kept * units);
     r->states = take(base, &used, tokens * units);
-    r->mean = take(base, &used, l->grad ? tokens * units : 0);
+    r->mean = take(base, &used, returns(l) ? tokens * units : 0);
     r->top = take(base, &used, tokens);
     r->total = take(base, &used, tokens);
     r->logits = take(base, &used, ROWS * STRIDE);
@@ -134,7 +137,7 @@ static int64_t forward(const Likelihood *l, const Room *r, int64_t first, int64_
     const float *h = r->start, *before = r->first_cell, *token = l->token;
     int64_t tokens = 0, count;
     for (int64_t t = 0; t < l->steps && (count = alive(l, t, first, rows)); t++) {
-        const int64_t kept = l->grad ? tokens : 0;
+        const int64_t kept = returns(l) ? tokens : 0;
         float *gates = r->gates + kept * r->gates_width, *cell = r->cell + kept * r->units;
         float *squashed = r->squashed + kept * r->units, *states = r->states + tokens * r->units;
         product(count, 4 * units, units, h, r->units, l->recurrent, gates, r->gates_width);
