@@ -43,13 +43,6 @@ typedef struct {
     int64_t waiting, token[WAITING];
 } Room;
 
-static float *take(float *base, int64_t *used, int64_t numbers)
-{
-    float *place = base ? base + *used : 0;
-    *used += panels(numbers);
-    return place;
-}
-
 static int64_t lay_out(Room *r, const Curvature *c, float *base)
 {
     const int64_t H = c->units;

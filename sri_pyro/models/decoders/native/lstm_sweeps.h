@@ -30,13 +30,6 @@ typedef struct {
     float *logits;                                          /* for a tile */
 } Room;
 
-static float *take(float *base, int64_t *used, int64_t numbers)
-{
-    float *place = base ? base + *used : 0;
-    *used += panels(numbers);
-    return place;
-}
-
 /* How many rows are computed together, where they need not all be. */
 static int64_t rows_together(const Likelihood *l)
 {

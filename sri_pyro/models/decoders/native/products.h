@@ -133,6 +133,14 @@ static __attribute__((noinline)) void accumulate(int rows, int64_t depth, const 
 
 static int64_t panels(int64_t width) { return (width + PANEL - 1) / PANEL * PANEL; }
 
+/* The next place in some room, or how much there is to be of it while there is none. */
+static float *take(float *base, int64_t *used, int64_t numbers)
+{
+    float *place = base ? base + *used : 0;
+    *used += panels(numbers);
+    return place;
+}
+
 /* c = a b for any number of rows and whole panels b [columns / PANEL, depth, PANEL]; sums of DEPTH products are
  * summed, for the sake of rounding and of the cache. */
 static void product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t stride, const float *b,
