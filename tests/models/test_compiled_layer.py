@@ -146,8 +146,12 @@ def test_a_state_depends_on_neither_company_nor_threads(functions: Any) -> None:
                 assert_same_bits(compiled.attention(h[:2]), tuple(part[:2] for part in expected))
 
 
-def test_nothing_is_written_beside_its_place_nor_read_before_it_is_written(functions: Any) -> None:
+@pytest.mark.parametrize("most", [0, compiled_layer.MOST_PACKED])
+def test_nothing_is_written_beside_its_place_nor_read_before_it_is_written(
+    most: int, functions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Results and scratch lie between numbers that must stay, and are full of NaN to begin with."""
+    monkeypatch.setattr(compiled_layer, "MOST_PACKED", most)
     for n, units, words, threads in ((1, 1, 1, 1), (15, 19, 70, 2), (3000, 33, 600, 3)):
         h, weight, bias = layer(n, units, words)
         compiled = CompiledLayer.of(weight, bias, functions)
@@ -155,7 +159,8 @@ def test_nothing_is_written_beside_its_place_nor_read_before_it_is_written(funct
             mean, normaliser = compiled.attention(h)
         h_NX = compiled_layer.padded(h, units, functions.panel())
         given = h_NX.clone(), *(tensor.clone() for tensor in compiled.tensors)
-        places = [guarded(*h_NX.shape), guarded(n), guarded(functions.attention_room(n, threads))]
+        room_size = functions.attention_room(ctypes.addressof(compiled.structure), n, threads)
+        places = [guarded(*h_NX.shape), guarded(n), guarded(room_size)]
         (found, _), (found_normaliser, _), (room, _) = places
         functions.attention(
             ctypes.addressof(compiled.structure), n, h_NX.data_ptr(), found.data_ptr(), found_normaliser.data_ptr(),
@@ -164,6 +169,27 @@ def test_nothing_is_written_beside_its_place_nor_read_before_it_is_written(funct
         assert_same_bits((found[:, :units], found_normaliser), (mean, normaliser))
         assert all(untouched_around(around) for _, around in places)
         assert all(torch.equal(*pair) for pair in zip(given, (h_NX, *compiled.tensors), strict=True))
+
+
+def test_a_layer_too_large_for_copies_gives_the_same_bits(
+    functions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its panels are made a block at a time. Catches blocks that begin at another word than their biases."""
+    for n, units, words in (
+        (1, 1, 1),
+        (15, 19, 70),
+        (40, 32, 600),
+        (30, 130, 1100),
+        (14, 300, 700),
+        (15, 2100, 70),
+    ):
+        h, weight, bias = layer(n, units, words)
+        expected = CompiledLayer.of(weight, bias, functions).attention(h)
+        monkeypatch.setattr(compiled_layer, "MOST_PACKED", 0)
+        made_by_and_by = CompiledLayer.of(weight, bias, functions)
+        monkeypatch.undo()
+        assert made_by_and_by.structure.logits is None
+        assert_same_bits(made_by_and_by.attention(h), expected)
 
 
 def test_rows_and_columns_of_any_distance_in_memory(functions: Any) -> None:

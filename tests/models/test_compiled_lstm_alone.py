@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sri_pyro.config.threads import computing_with
-from sri_pyro.models.decoders import compiled_lstm
+from sri_pyro.models.decoders import compiled_layer, compiled_lstm
 from sri_pyro.models.decoders.compiled_lstm import Call, CompiledLSTM
 from tests.conditioned import (
     MANY,
@@ -115,3 +115,20 @@ def test_nothing_is_written_beside_its_place_nor_read_before_it_is_written(funct
                 assert all(untouched_around(around) for _, around in given.values())
         for tensor, before in zip(compiled.kept[1].values(), kept, strict=True):
             assert torch.equal(tensor, before)
+
+
+def test_an_output_layer_too_large_for_copies_gives_the_same_bits(
+    functions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a room for its blocks that is too small, or that two threads share."""
+    for units, words in ((19, 70), (64, 1100)):
+        example = Example.draw(units, words, 5, RAGGED, masked=True)
+        z = example.codes(33)
+        expected = CompiledLSTM.of(example.conditioned(), functions).value_and_grad(z)
+        monkeypatch.setattr(compiled_layer, "MOST_PACKED", 0)
+        compiled = CompiledLSTM.of(example.conditioned(), functions)
+        monkeypatch.undo()
+        for threads in (1, 3):
+            with computing_with(threads):
+                assert_same_bits(compiled.value_and_grad(z), expected)
+                assert_same_bits((compiled.value(z),), expected[:1])

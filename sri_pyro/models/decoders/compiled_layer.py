@@ -26,13 +26,15 @@ from sri_pyro.models.decoders.vocabulary import vocabulary_attention
 log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "native"
+MOST_PACKED = 12 * 2**20
+"""Output weights of which two copies are kept as panels, 96 MiB; of more, panels are made a block at a time."""
 
 
 class LayerStructure(ctypes.Structure):
     """What ``softmax.h`` calls a layer."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("units", "words")] + [
-        (name, ctypes.c_void_p) for name in ("logits", "means", "bias")
+    _fields_ = [(name, ctypes.c_int64) for name in ("units", "words", "hidden", "vocabulary")] + [
+        (name, ctypes.c_void_p) for name in ("bias", "weight", "logits", "means")
     ]
 
 
@@ -61,7 +63,8 @@ def loaded(*definitions: str) -> ctypes.CDLL | None:
     if not functions.panel():  # there are no others then
         return None
     functions.pack.argtypes = [*[ctypes.c_int64] * 3, ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]
-    functions.attention_room.argtypes, functions.attention_room.restype = [ctypes.c_int64] * 2, ctypes.c_int64
+    functions.attention_room.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    functions.attention_room.restype = ctypes.c_int64
     functions.attention.argtypes = [
         ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p
     ]  # fmt: skip
@@ -111,7 +114,7 @@ class CompiledLayer:
 
     functions: ctypes.CDLL
     hidden: int
-    tensors: tuple[Tensor, Tensor, Tensor]
+    tensors: tuple[Tensor, ...]
     structure: LayerStructure
 
     @classmethod
@@ -119,20 +122,21 @@ class CompiledLayer:
         """Of these weights."""
         (words, hidden), panel = weight_VH.shape, functions.panel()
         wide, all_words = hidden + -hidden % panel, words + -words % panel
-        logits = panels(functions, weight_VH.T, wide)
-        means = panels(functions, weight_VH, all_words)
-        bias = F.pad(bias_V, (0, all_words - words), value=-math.inf)
-        places = (tensor.data_ptr() for tensor in (logits, means, bias))
-        return cls(functions, hidden, (logits, means, bias), LayerStructure(wide, all_words, *places))
+        tensors = [F.pad(bias_V, (0, all_words - words), value=-math.inf), weight_VH.contiguous()]
+        if weight_VH.numel() <= MOST_PACKED:
+            tensors += [panels(functions, weight_VH.T, wide), panels(functions, weight_VH, all_words)]
+        places = (tensor.data_ptr() for tensor in tensors)
+        return cls(functions, hidden, tuple(tensors), LayerStructure(wide, all_words, hidden, words, *places))
 
     def attention(self, h_NH: Tensor) -> tuple[Tensor, Tensor]:
         """Mean output weight [N, H] and log-normaliser [N] of every state, as ``vocabulary_attention`` gives them."""
         h_NX = padded(h_NH, self.hidden, self.functions.panel())
         mean, normaliser = torch.empty_like(h_NX), h_NX.new_empty(len(h_NX))
         threads = torch.get_num_threads()
-        room = h_NX.new_empty(self.functions.attention_room(len(h_NX), threads))
+        layer = ctypes.addressof(self.structure)
+        room = h_NX.new_empty(self.functions.attention_room(layer, len(h_NX), threads))
         self.functions.attention(
-            ctypes.addressof(self.structure), len(h_NX), h_NX.data_ptr(), mean.data_ptr(), normaliser.data_ptr(),
+            layer, len(h_NX), h_NX.data_ptr(), mean.data_ptr(), normaliser.data_ptr(),
             threads, room.data_ptr(),
         )  # fmt: skip
         return mean[:, : self.hidden], normaliser

@@ -22,7 +22,7 @@ static void *shares_of(void *given)
 {
     const Shares *s = given;
     const int64_t units = s->layer->units;
-    float *total = s->room + ROWS * STRIDE;
+    float *total = s->room + panels(softmax_room(s->layer));
     softmax(s->layer, s->states, s->state, units, s->mean, s->normaliser, total, s->room);
     for (int64_t i = 0; i < s->states; i++) {
         const float share_of_one = 1 / total[i];
@@ -34,9 +34,9 @@ static void *shares_of(void *given)
 }
 
 /* How many numbers of room `attention` needs. */
-int64_t attention_room(int64_t states, int64_t threads)
+int64_t attention_room(const Layer *l, int64_t states, int64_t threads)
 {
-    return at_most(threads, MOST_THREADS) * (ROWS * STRIDE + PANEL) + panels(states);
+    return at_most(threads, MOST_THREADS) * (panels(softmax_room(l)) + PANEL) + panels(states);
 }
 
 /* Mean output weights [states, units] and log-normalisers [states]. */
@@ -49,7 +49,7 @@ void attention(const Layer *l, int64_t states, const float *state, float *mean, 
     for (int64_t k = 0; k < number; k++) {
         const int64_t first = tiles * k / number * ROWS, last = at_most(tiles * (k + 1) / number * ROWS, states);
         parts[k] = (Shares){l, last - first, state + first * l->units, mean + first * l->units, normaliser + first,
-                            room + k * (ROWS * STRIDE + PANEL) + panels(first)};
+                            room + k * (panels(softmax_room(l)) + PANEL) + panels(first)};
     }
     on_threads(shares_of, parts, sizeof *parts, number);
 }

@@ -37,7 +37,7 @@ static void *likelihood_of(void *given)
         const int64_t tokens = forward(l, &r, first, rows);
         if (l->mask)
             drop(l, &r, first, rows);
-        softmax(&l->layer, tokens, r.states, r.units, l->grad ? r.mean : 0, r.top, r.total, r.logits);
+        softmax(&l->layer, tokens, r.states, r.units, l->grad ? r.mean : 0, r.top, r.total, r.softmax);
         score(l, &r, first, rows);
         if (l->grad) {
             reverse(l, &r, first, rows, tokens);

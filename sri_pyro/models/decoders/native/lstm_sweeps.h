@@ -27,7 +27,7 @@ typedef struct {
     float *z, *sums, *start, *first_cell, *later, *of_cell; /* for each row */
     float *gates, *cell, *squashed;                         /* for each token of the rows, or for one of each */
     float *states, *mean, *top, *total;                     /* for each token of the rows */
-    float *logits;                                          /* for a tile */
+    float *softmax;                                         /* for that */
 } Room;
 
 /* How many rows are computed together, where they need not all be. */
@@ -68,7 +68,7 @@ static int64_t lay_out(Room *r, const Likelihood *l, int64_t rows, float *base)
     r->mean = take(base, &used, returns(l) ? tokens * units : 0);
     r->top = take(base, &used, tokens);
     r->total = take(base, &used, tokens);
-    r->logits = take(base, &used, ROWS * STRIDE);
+    r->softmax = take(base, &used, softmax_room(&l->layer));
     return used;
 }
 
