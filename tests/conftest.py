@@ -11,7 +11,8 @@ import torch
 
 from sri_pyro import compiling
 from sri_pyro.config.threads import computing_with
-from sri_pyro.models.decoders import compiled_layer, compiled_lstm
+from sri_pyro.models.decoders import cells as cells_module
+from sri_pyro.models.decoders import compiled_curvature, compiled_layer, compiled_lstm
 from sri_pyro.models.decoders.cells import plain_cells
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that ``tests.oracles`` is found from any folder
@@ -44,7 +45,8 @@ def cells(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def compiled_anew() -> Iterator[None]:
     """Forget what could be compiled and was trusted, which is decided once in a process; afterwards again."""
-    cached = (compiling.library, compiled_layer.compiled, compiled_lstm.compiled)
+    own = (compiled_layer.compiled, compiled_lstm.compiled, compiled_curvature.compiled)
+    cached = (compiling.library, cells_module._compiled, *own)
     for answer in cached:
         answer.cache_clear()
     yield

@@ -22,7 +22,7 @@ from benchmarks import fresh
 from benchmarks.fresh import MEBIBYTE, in_fresh_process
 from benchmarks.measurements import memory
 from sri_pyro import compiling
-from sri_pyro.models.decoders import compiled_layer, compiled_lstm
+from sri_pyro.models.decoders import compiled_curvature, compiled_layer, compiled_lstm
 from sri_pyro.models.decoders.cells import plain_cells
 from sri_pyro.models.decoders.compiled_lstm import Call
 from sri_pyro.models.decoders.fast_lstm import ConditionedLSTM
@@ -186,3 +186,11 @@ def test_a_wrong_function_is_not_used(
         assert compiled_lstm.compiled() is None
     assert caplog.messages == ["the compiled LSTM does not agree with PyTorch's operations and is not used."]
     assert not used(example.conditioned(), example.codes(3), monkeypatch)
+
+
+@NEEDS_IT
+@pytest.mark.usefixtures("compiled_anew", "float64")
+def test_it_is_trusted_whatever_the_type_of_new_tensors() -> None:
+    """Catches a trial on tensors of the default type, which are doubles here and no numbers to C."""
+    assert compiled_lstm.compiled() is not None
+    assert compiled_curvature.compiled() is not None

@@ -75,7 +75,7 @@ def loaded(*definitions: str) -> ctypes.CDLL | None:
 def _agree(functions: ctypes.CDLL) -> bool:
     """Whether they do what PyTorch's do on a few numbers: no compiler is trusted blindly."""
     states, units, words = 17, 19, 70
-    wave = torch.linspace(-9, 9, (states + words) * units).sin()
+    wave = torch.linspace(-9, 9, (states + words) * units, dtype=torch.float32, device="cpu").sin()
     h_NH, weight_VH = wave[: states * units].view(-1, units), wave[states * units :].view(-1, units)
     found = CompiledLayer.of(weight_VH, wave[:words], functions).attention(h_NH)
     expected = vocabulary_attention(h_NH, weight_VH, wave[:words])

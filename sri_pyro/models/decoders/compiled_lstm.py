@@ -95,7 +95,7 @@ def example(units: int) -> tuple[ConditionedLSTM, Tensor]:
     draws, tokens, dim, words = 3, 6, 2, 70
 
     def wave(*shape: int) -> Tensor:
-        return torch.linspace(-9, 9, math.prod(shape)).sin().reshape(shape)
+        return torch.linspace(-9, 9, math.prod(shape), dtype=torch.float32, device="cpu").sin().reshape(shape)
 
     packing = Packing.of(torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]]))
     recurrent_HG = wave(units, 4 * units)
